@@ -1,0 +1,267 @@
+"""Every failure of the control plane on one screen: stable code, HTTP status, message, hint.
+
+A class docstring is the default message. `details` never holds SQL, row contents or names of database objects
+of a tenant, unless the reader is an operator (the posture and migration errors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class ControlPlaneError(Exception):
+    """Something went wrong on our side."""
+
+    code = "internal"
+    status = 500
+    hint: str | None = None
+    retry_after: int | None = None  # seconds; set on every 503
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        details: str | None = None,
+        retry_after: int | None = None,
+        errors: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.details = details
+        self.errors = list(errors)
+        if hint is not None:
+            self.hint = hint
+        if retry_after is not None:
+            self.retry_after = retry_after
+        super().__init__(self.message)
+
+
+class BadRequest(ControlPlaneError):
+    """The request is malformed."""
+
+    code, status = "bad_request", 400
+
+
+class InvalidInput(BadRequest):
+    """A value of the request is not valid."""
+
+    code = "invalid_input"
+
+
+class InvalidSlug(BadRequest):
+    """The slug is not valid."""
+
+    code = "invalid_slug"
+    hint = "2 to 40 characters: lower-case letters, digits and single hyphens, starting with a letter; not reserved."
+
+
+class Unauthenticated(ControlPlaneError):
+    """A bearer token is required."""
+
+    code, status = "unauthenticated", 401
+    hint = "Send the header 'Authorization: Bearer <token>'."
+
+
+class InvalidToken(Unauthenticated):
+    """The bearer token is not valid."""
+
+    code = "invalid_token"
+    hint = "Get a new token from your issuer."
+
+
+class Forbidden(ControlPlaneError):
+    """The caller may not do this."""
+
+    code, status = "forbidden", 403
+
+
+class InsufficientScope(Forbidden):
+    """The token lacks the scope that this call needs."""
+
+    code = "insufficient_scope"
+
+
+class WrongTokenKind(Forbidden):
+    """This kind of token is not accepted here."""
+
+    code = "wrong_token_kind"
+    hint = "Platform tokens call the control plane; tenant tokens call /api."
+
+
+class TenantSuspended(Forbidden):
+    """The tenant is suspended."""
+
+    code = "tenant_suspended"
+    hint = "Ask the operator of this service to resume it."
+
+
+class NotFound(ControlPlaneError):
+    """There is nothing at this address."""
+
+    code, status = "not_found", 404
+
+
+class TenantNotFound(NotFound):
+    """There is no such tenant."""
+
+    code = "tenant_not_found"
+
+
+class OperationNotFound(NotFound):
+    """There is no such operation."""
+
+    code = "operation_not_found"
+
+
+class ClusterNotFound(NotFound):
+    """There is no such cluster."""
+
+    code = "cluster_not_found"
+
+
+class TemplateNotFound(NotFound):
+    """There is no such template, or it has no such version."""
+
+    code = "template_not_found"
+
+
+class MethodNotAllowed(ControlPlaneError):
+    """The method is not allowed here."""
+
+    code, status = "method_not_allowed", 405
+
+
+class Conflict(ControlPlaneError):
+    """The request conflicts with the present state."""
+
+    code, status = "conflict", 409
+
+
+class SlugTaken(Conflict):
+    """The slug is taken."""
+
+    code = "slug_taken"
+
+
+class ClusterNameTaken(Conflict):
+    """The cluster name is taken."""
+
+    code = "cluster_name_taken"
+
+
+class InvalidTransition(Conflict):
+    """The tenant's status does not allow this."""
+
+    code = "invalid_transition"
+
+
+class OperationInProgress(Conflict):
+    """Another operation on this tenant is in progress."""
+
+    code = "operation_in_progress"
+
+
+class IdempotencyKeyReused(Conflict):
+    """The Idempotency-Key was used before with another request."""
+
+    code = "idempotency_key_reused"
+    hint = "Use a new key for a new request."
+
+
+class VersionConflict(Conflict):
+    """The pattern version does not fit the home's."""
+
+    code = "version_conflict"
+
+
+class NoCapacity(Conflict):
+    """No cluster can take this tenant."""
+
+    code = "no_capacity"
+    hint = "Register a cluster that allows this isolation: cp cluster add."
+
+
+class StaleEpoch(Conflict):
+    """The tenant has moved; its placement is being read again."""
+
+    code = "stale_placement"
+
+
+class Unprocessable(ControlPlaneError):
+    """The data breaks a rule of the database."""
+
+    code, status = "unprocessable", 422
+
+
+class ProvisioningFailed(ControlPlaneError):
+    """The tenant could not be provisioned; nothing of it was left behind."""
+
+    code = "provisioning_failed"
+
+
+class Unavailable(ControlPlaneError):
+    """The service cannot answer at the moment."""
+
+    code, status, retry_after = "unavailable", 503, 1
+
+
+class ClusterUnavailable(Unavailable):
+    """The tenant's cluster cannot be reached."""
+
+    code, retry_after = "cluster_unavailable", 2
+
+
+class RegistryUnavailable(Unavailable):
+    """The registry cannot be reached."""
+
+    code, retry_after = "registry_unavailable", 2
+
+
+class PoolExhausted(Unavailable):
+    """All connections to the tenant's cluster are in use."""
+
+    code = "pool_exhausted"
+
+
+class TenantMoving(Unavailable):
+    """The tenant is being moved."""
+
+    code = "tenant_moving"
+
+
+class TenantNotReady(Unavailable):
+    """The tenant is being provisioned."""
+
+    code = "tenant_not_ready"
+
+
+class TimedOut(Unavailable):
+    """The database did not finish in time."""
+
+    code = "timed_out"
+
+
+class UnsafePosture(ControlPlaneError):
+    """The database cannot isolate tenants in its present state."""
+
+    code = "unsafe_posture"
+
+
+class TemplateInvalid(ControlPlaneError):
+    """The template breaks a rule."""
+
+    code, status = "template_invalid", 422
+
+
+class TemplateChanged(Conflict):
+    """A released template version was changed afterwards."""
+
+    code = "template_changed"
+    hint = "Restore the released files and put the change into a new version."
+
+
+class ConfigurationError(ControlPlaneError):
+    """A setting is missing or not valid."""
+
+    code = "configuration"

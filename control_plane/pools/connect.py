@@ -1,0 +1,59 @@
+"""The only place where connections to PostgreSQL are opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from control_plane.errors import ClusterUnavailable
+
+# Failures to reach a server, as opposed to failures of a statement.
+UNREACHABLE: tuple[type[BaseException], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.InterfaceError,
+)
+
+
+async def connect(
+    dsn: str,
+    *,
+    application_name: str,
+    database: str | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    timeout: float = 10.0,
+    server_settings: dict[str, str] | None = None,
+    **options: Any,
+) -> asyncpg.Connection:
+    """Open one connection; `database`, `user` and `password` take the place of the DSN's.
+
+    Raises `ClusterUnavailable` when the server cannot be reached within `timeout` seconds.
+    """
+    given = {"database": database, "user": user, "password": password}
+    try:
+        return await asyncpg.connect(
+            dsn,
+            timeout=timeout,
+            server_settings={"application_name": application_name, **(server_settings or {})},
+            **{name: value for name, value in given.items() if value is not None},
+            **options,
+        )
+    except UNREACHABLE as error:
+        raise ClusterUnavailable(details=type(error).__name__) from error
+
+
+def registry_engine(dsn: str) -> AsyncEngine:
+    """The engine of the registry. The DSN goes to asyncpg as it is, so every libpq parameter works."""
+
+    async def open_connection() -> asyncpg.Connection:
+        return await connect(dsn, application_name="control-plane registry", server_settings={"jit": "off"})
+
+    return create_async_engine(
+        "postgresql+asyncpg://", async_creator=open_connection, pool_size=10, max_overflow=10, pool_pre_ping=True
+    )

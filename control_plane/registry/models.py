@@ -1,0 +1,234 @@
+"""What the registry stores. Alembic's migrations must equal these models (tests/migration)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+ISOLATIONS = ("shared", "schema", "database")
+TENANT_STATUSES = ("provisioning", "active", "suspended", "deleting", "deleted", "failed")
+OPERATION_STATUSES = ("queued", "running", "succeeded", "failed")
+RUN_STATUSES = ("running", "done", "failed", "halted")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
+        bytes: LargeBinary,
+    }
+
+
+class Timestamps:
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class Installation(Base):
+    """One row: the id that role and database names carry, because those are server-wide."""
+
+    __tablename__ = "installation"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Cluster(Timestamps, Base):
+    """One PostgreSQL server that tenants can live on."""
+
+    __tablename__ = "clusters"
+    __table_args__ = (_one_of("status", ("active", "draining")),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str] = mapped_column(unique=True)
+    dsn: Mapped[bytes]  # sealed; the administrative role's connection string
+    database: Mapped[str]  # of shared and schema homes
+    region: Mapped[str | None]
+    isolations: Mapped[list[str]]  # what may be placed here
+    capacity: Mapped[int | None]  # tenants; None = unlimited
+    status: Mapped[str] = mapped_column(server_default="active")
+
+
+class Home(Timestamps, Base):
+    """Where data lives: cluster + database + schema, with the login role of its requests."""
+
+    __tablename__ = "homes"
+    __table_args__ = (
+        _one_of("isolation", ISOLATIONS),
+        # One shared home per (cluster, template).
+        Index(
+            "uq_homes_shared",
+            "cluster_id",
+            "template",
+            unique=True,
+            postgresql_where=text("isolation = 'shared'"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    cluster_id: Mapped[UUID] = mapped_column(ForeignKey("clusters.id"), index=True)
+    isolation: Mapped[str]
+    template: Mapped[str]
+    database: Mapped[str]
+    schema_name: Mapped[str]
+    role_name: Mapped[str] = mapped_column(unique=True)
+    password: Mapped[bytes]  # sealed
+    credential_generation: Mapped[int] = mapped_column(server_default="1")
+    pattern_version: Mapped[int] = mapped_column(server_default="0")  # a copy: tenancy.homes is the authority
+    ready: Mapped[bool] = mapped_column(server_default=text("false"))  # built and reachable
+
+
+class Tenant(Timestamps, Base):
+    """One customer of the SaaS company."""
+
+    __tablename__ = "tenants"
+    __table_args__ = (
+        _one_of("isolation", ISOLATIONS),
+        _one_of("status", TENANT_STATUSES),
+        Index("uq_tenants_slug", "slug", unique=True, postgresql_where=text("status <> 'deleted'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    slug: Mapped[str]
+    name: Mapped[str]
+    isolation: Mapped[str]
+    plan: Mapped[str | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # str to str
+    status: Mapped[str]
+    home_id: Mapped[UUID | None] = mapped_column(ForeignKey("homes.id"), index=True)  # None once deleted
+    epoch: Mapped[int] = mapped_column(BigInteger, server_default="1")
+    deleted_at: Mapped[datetime | None]
+
+
+class Operation(Timestamps, Base):
+    """A durable, resumable piece of work on a tenant."""
+
+    __tablename__ = "operations"
+    __table_args__ = (
+        _one_of("status", OPERATION_STATUSES),
+        # A tenant has one operation at a time.
+        Index(
+            "uq_operations_open",
+            "tenant_id",
+            unique=True,
+            postgresql_where=text("status IN ('queued', 'running')"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), index=True)
+    kind: Mapped[str]  # provision, delete
+    status: Mapped[str] = mapped_column(server_default="queued")
+    attempt: Mapped[int] = mapped_column(server_default="0")  # the fence: a step commits only under its attempt
+    heartbeat_at: Mapped[datetime | None]  # of the process that holds the attempt
+    steps: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))  # the names of the finished ones
+    percent: Mapped[int] = mapped_column(server_default="0")
+    message: Mapped[str | None]
+    parameters: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    error: Mapped[dict[str, Any] | None]  # {code, status, message, hint}
+    finished_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """An Idempotency-Key of a POST, bound to the caller and to the request's hash."""
+
+    __tablename__ = "idempotency_keys"
+
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[str]
+    operation_id: Mapped[UUID] = mapped_column(ForeignKey("operations.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class TemplateVersion(Base):
+    """A released template version; its checksum may never change."""
+
+    __tablename__ = "template_versions"
+
+    template: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    checksum: Mapped[str]
+    released_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Run(Base):
+    """One `migrate-all`."""
+
+    __tablename__ = "runs"
+    __table_args__ = (_one_of("status", RUN_STATUSES),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    template: Mapped[str]
+    target: Mapped[int]
+    status: Mapped[str] = mapped_column(server_default="running")
+    planned: Mapped[int] = mapped_column(server_default="0")
+    done: Mapped[int] = mapped_column(server_default="0")
+    failed: Mapped[int] = mapped_column(server_default="0")
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+
+
+class RunHome(Base):
+    """The outcome of one home in one run; the databases themselves are the authority."""
+
+    __tablename__ = "run_homes"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    home_id: Mapped[UUID] = mapped_column(primary_key=True)  # no foreign key: history outlives the home
+    cluster: Mapped[str]
+    tenant: Mapped[str | None]  # slug; None for shared homes
+    from_version: Mapped[int]
+    to_version: Mapped[int]
+    status: Mapped[str]  # done, failed
+    sqlstate: Mapped[str | None]
+    error: Mapped[str | None]
+    milliseconds: Mapped[int]
+
+
+class AuditEvent(Base):
+    """Who did what to which tenant; append-only."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    actor: Mapped[str]
+    action: Mapped[str]
+    tenant_id: Mapped[UUID | None] = mapped_column(index=True)
+    details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
