@@ -62,6 +62,7 @@ class Installation(Base):
     """One row: the id that role and database names carry, because those are server-wide."""
 
     __tablename__ = "installation"
+    __table_args__ = (Index("uq_installation_single", text("(true)"), unique=True),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

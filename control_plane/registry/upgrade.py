@@ -1,0 +1,48 @@
+"""Brings the registry's schema to the newest revision. Configured here, because an installed wheel has no alembic.ini."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+# Alembic keeps its context in module globals: a second entry in this process would mix two databases' migrations.
+_one_at_a_time = asyncio.Lock()
+
+
+def alembic_config() -> Config:
+    config = Config()
+    # Config interpolates '%', so a path that contains one must be escaped.
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("file_template", "%%(year)d-%%(month).2d-%%(day).2d-%%(hour).2d%%(minute).2d_%%(slug)s")
+    return config
+
+
+async def upgrade(engine: AsyncEngine) -> None:
+    """Apply what is missing, all of it in one transaction; safe when several processes start at once."""
+    async with _one_at_a_time, engine.begin() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('control_plane.registry', 0))"))
+        await connection.run_sync(_upgrade)
+
+
+def _upgrade(connection: Connection) -> None:
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def is_current(engine: AsyncEngine) -> bool:
+    """Whether the registry is at the revision that this release was written for."""
+    heads = set(ScriptDirectory.from_config(alembic_config()).get_heads())
+    async with engine.connect() as connection:
+        found = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads())
+    return set(found) == heads
