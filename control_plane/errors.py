@@ -132,6 +132,12 @@ class MethodNotAllowed(ControlPlaneError):
     code, status = "method_not_allowed", 405
 
 
+class PayloadTooLarge(ControlPlaneError):
+    """The body is too large."""
+
+    code, status = "payload_too_large", 413
+
+
 class Conflict(ControlPlaneError):
     """The request conflicts with the present state."""
 
