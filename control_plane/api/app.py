@@ -1,0 +1,37 @@
+"""`create_app`: the platform API and the tenant API in one application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+
+from control_plane import __version__
+from control_plane.api import clusters, health, operations, resources, tenants
+from control_plane.api.documented import document
+from control_plane.api.limits import BodyLimit
+from control_plane.api.problems import install_problems
+from control_plane.api.readiness import Readiness
+from control_plane.identity.middleware import IdentityMiddleware
+from control_plane.service import ControlPlane
+
+DESCRIPTION = """\
+Onboards tenants (`/tenants`, with a platform token) and serves their data (`/api`, with a tenant token).
+The tenant of a request comes from its verified token and from nowhere else.
+"""
+
+
+def create_app(plane: ControlPlane) -> FastAPI:
+    """The application over an open `plane`, which outlives it."""
+    app = FastAPI(title="Tenant control plane", version=__version__, description=DESCRIPTION)
+    app.state.control_plane = plane
+    app.state.readiness = Readiness(plane.databases)
+    for router in (tenants.router, operations.router, clusters.router, health.router):
+        app.include_router(router)
+    app.router.routes.extend(resources.routes(plane))
+    app.add_middleware(BodyLimit)
+    app.add_middleware(IdentityMiddleware, verifier=plane.verifier)
+    install_problems(app)
+    document(app, resources.document)
+    return app

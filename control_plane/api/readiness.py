@@ -1,0 +1,83 @@
+"""What `/readyz` reports: whether the registry and each cluster answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import asyncpg
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from control_plane.errors import ControlPlaneError
+from control_plane.pools.connect import UNREACHABLE, connect
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster
+
+ClusterState = Literal["ok", "unreachable", "not_ready"]
+
+FRESH = 1.0  # seconds that an answer is reused, so that probes cannot become a load
+TIMEOUT = 2.0  # seconds per server; a probe has to answer while a server hangs
+
+
+@dataclass(frozen=True)
+class State:
+    registry: Literal["ok", "unreachable"]
+    clusters: dict[str, ClusterState] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        """With the registry down known tenants are still served, so clusters alone decide."""
+        return "ok" in self.clusters.values()
+
+
+class Readiness:
+    """Single-flight: any number of probes cost one look per `FRESH` seconds."""
+
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
+        self._known: list[Cluster] = []
+        self._state = State("unreachable")
+        self._looked = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def state(self) -> State:
+        async with self._lock:
+            if time.monotonic() - self._looked > FRESH:
+                self._state = await self._look()
+                self._looked = time.monotonic()
+            return self._state
+
+    async def _look(self) -> State:
+        registry = await self._read_clusters()
+        states = await asyncio.gather(*(self._probe(cluster) for cluster in self._known))
+        return State(registry, {cluster.name: state for cluster, state in zip(self._known, states, strict=True)})
+
+    async def _read_clusters(self) -> Literal["ok", "unreachable"]:
+        try:
+            async with asyncio.timeout(TIMEOUT), self._databases.registry() as session:
+                self._known = list(await session.scalars(select(Cluster).order_by(Cluster.name)))
+        except (SQLAlchemyError, asyncpg.PostgresError, ControlPlaneError, *UNREACHABLE):
+            return "unreachable"
+        return "ok"
+
+    async def _probe(self, cluster: Cluster) -> ClusterState:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                connection = await connect(
+                    self._databases.box.open(cluster.dsn),
+                    application_name="control-plane readiness",
+                    database=cluster.database,
+                    timeout=TIMEOUT,
+                )
+                try:
+                    ready = await connection.fetchval("SELECT tenancy.ready()")
+                finally:
+                    connection.terminate()
+        except asyncpg.PostgresError:
+            return "not_ready"
+        except (ControlPlaneError, *UNREACHABLE):
+            return "unreachable"
+        return "ok" if ready else "not_ready"
