@@ -24,7 +24,9 @@ class Issuer(BaseModel):
     issuer: str
     algorithms: list[Literal["RS256", "ES256", "HS256"]] = ["RS256"]
     jwks_url: str | None = None  # RS256 / ES256
+    jwks_internal: bool = False  # the jwks_url may be http and in a private network
     secret: SecretStr | None = None  # HS256, at least 32 bytes
+    key_id: str | None = None  # HS256: the `kid` of its tokens, if they have one
     tenant_audience: str = "tenant-api"
     platform_audience: str = "platform-api"
     tenant_claim: str = "tenant_id"
