@@ -1,0 +1,43 @@
+.DEFAULT_GOAL := help
+.PHONY: help dev test check test-long bench lock clean
+
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+# One more worker than cores would only slow the database servers down.
+WORKERS ?= 2
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+dev: .venv/.installed ## Start everything on this machine: PostgreSQL, API, worker, three demo tenants
+	@exec $(BIN)/control-plane dev
+
+test: check ## Check, then run every test but the long ones
+	@$(RUN) pytest -n $(WORKERS) --dist loadscope
+
+check: .venv/.installed ## Lint, formatting, types, import contracts
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) mypy
+	@$(BIN)/lint-imports --no-logo
+
+test-long: .venv/.installed ## Run the long tests
+	@$(RUN) pytest -m long
+
+bench: .venv/.installed ## Measure the request path, provisioning and migrate-all
+	@$(RUN) benchmarks
+
+lock: .venv/.installed ## Resolve the dependencies anew into the lock files
+	@$(RUN) pip install --quiet 'uv>=0.13,<0.14'
+	@$(LOCK) --extra dev --output-file requirements-dev.lock pyproject.toml
+	@$(LOCK) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+	@echo hatchling | $(LOCK) --constraint requirements-dev.lock --output-file requirements-build.lock -
+
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+clean: ## Remove the virtual environment and what tools left behind
+	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/.installed: requirements-dev.lock pyproject.toml scripts/bootstrap
+	@scripts/bootstrap
