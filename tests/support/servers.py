@@ -1,0 +1,137 @@
+"""The PostgreSQL server that a test session runs on.
+
+The embedded one by default; `CP_TEST_DATABASE_URL` names another (a role with CREATEROLE and CREATEDB that is no
+superuser, as on managed PostgreSQL); `CP_TEST_DOCKER=1` starts postgres:18 in a container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from control_plane.embedded import EmbeddedServer
+from control_plane.pools.connect import connect
+
+# A crash of the machine may lose a test's data.
+FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "4GB",
+}
+
+
+class Server:
+    """A server under an administrative role that is no superuser. Databases made here carry the session's name."""
+
+    def __init__(self, dsn: str, *, lasting: bool) -> None:
+        self.dsn = dsn  # to a maintenance database
+        self.lasting = lasting  # outlives the session, so it must be left as it was
+        self.session = f"test_{secrets.token_hex(4)}"
+        self._numbers = itertools.count(1)
+
+    def dsn_for(self, database: str) -> str:
+        return dsn_with(self.dsn, database=database)
+
+    @asynccontextmanager
+    async def connection(self, database: str | None = None) -> AsyncIterator[asyncpg.Connection]:
+        opened = await connect(self.dsn, application_name="tests", database=database)
+        try:
+            yield opened
+        finally:
+            await opened.close()
+
+    async def create_database(self, template: str | None = None) -> str:
+        """A new database, a copy of `template` (its name) or empty; returns its name. It is never dropped in between:
+        on many file systems creating files gets slow after many removals."""
+        name = f"{self.session}_{next(self._numbers)}"
+        async with self.connection() as connection:
+            await connection.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+            await connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        return name
+
+
+def dsn_with(dsn: str, *, user: str | None = None, password: str | None = None, database: str | None = None) -> str:
+    """`dsn` (a URL) with another role or database."""
+    parts = urlsplit(dsn)
+    netloc = parts.netloc
+    if user is not None:
+        netloc = f"{user}:{password or ''}@{netloc.rpartition('@')[2]}"
+    path = parts.path if database is None else f"/{database}"
+    # Not urlunsplit, which drops the slashes of an empty authority.
+    return f"{parts.scheme}://{netloc}{path}" + (f"?{parts.query}" if parts.query else "")
+
+
+@contextmanager
+def open_server() -> Iterator[Server]:
+    if given := os.environ.get("CP_TEST_DATABASE_URL"):
+        asyncio.run(_check_role(given))
+        yield Server(given, lasting=True)
+    elif os.environ.get("CP_TEST_DOCKER") == "1":
+        with _docker() as dsn:
+            yield Server(dsn, lasting=False)
+    else:
+        with temporary_home() as home, EmbeddedServer(home, settings=FAST) as embedded:
+            yield Server(dsn_with(embedded.admin_dsn, database="postgres"), lasting=False)
+
+
+@contextmanager
+def temporary_home(prefix: str = "cp-tests-") -> Iterator[Path]:
+    """A CP_HOME that is removed afterwards. pytest's tmp_path is closed to the account that root hands over to."""
+    parent = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    parent.chmod(0o711)
+    try:
+        yield parent / "home"
+    finally:
+        shutil.rmtree(parent)
+
+
+@contextmanager
+def _docker() -> Iterator[str]:
+    from testcontainers.postgres import PostgresContainer  # needs Docker at import
+
+    password = secrets.token_urlsafe(24)
+    options = " ".join(f"-c {name}={value}" for name, value in {**FAST, "max_connections": "200"}.items())
+    container = PostgresContainer("postgres:18", driver=None, password=password).with_command(f"postgres {options}")
+    with container:
+        superuser = container.get_connection_url(driver=None)
+        admin_password = secrets.token_urlsafe(24)
+        asyncio.run(_create_admin(superuser, admin_password))
+        yield dsn_with(superuser, user="cp_admin", password=admin_password, database="postgres")
+
+
+async def _create_admin(superuser_dsn: str, password: str) -> None:
+    connection = await connect(superuser_dsn, application_name="tests")
+    try:
+        await connection.execute(f"CREATE ROLE cp_admin LOGIN CREATEROLE CREATEDB PASSWORD '{password}'")
+        await connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
+        await connection.execute("GRANT CONNECT ON DATABASE postgres TO cp_admin")
+    finally:
+        await connection.close()
+
+
+async def _check_role(dsn: str) -> None:
+    """A superuser would pass isolation tests that everybody else fails, and fail others."""
+    connection = await connect(dsn, application_name="tests")
+    try:
+        role = await connection.fetchrow(
+            "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = session_user"
+        )
+    finally:
+        await connection.close()
+    if role is None or tuple(role) != (False, False, True, True):
+        raise RuntimeError(
+            "CP_TEST_DATABASE_URL must name a role with CREATEROLE and CREATEDB, without SUPERUSER and BYPASSRLS."
+        )
