@@ -1,0 +1,283 @@
+"""What `migrate-all` shows while it runs: bars on a terminal, a few lines in a log, one JSON line per home.
+
+JSON lines, each with an `event`:
+  plan  template, target, homes (behind), current, ahead, building, deleting [slug],
+        groups [{cluster, isolation, from, homes, tenants}], unreached [{cluster, database, error}]
+  home  cluster, tenant (slug, null for a shared home), home, isolation, from, to, status (done, failed, skipped),
+        sqlstate, error, milliseconds, attempts
+  run   run, template, target, status (done, failed, halted), done, failed, skipped, left, current, seconds
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from time import monotonic
+from types import TracebackType
+from typing import Any, Protocol
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult
+
+_FAILURES_SHOWN = 100
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Report(Protocol):
+    def __enter__(self) -> object: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def event(self, event: Event) -> None: ...
+    def end(self, result: RunResult) -> None: ...
+
+
+class JsonReport:
+    """One line per event on stdout."""
+
+    def __enter__(self) -> JsonReport:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sys.stdout.flush()
+
+    def event(self, event: Event) -> None:
+        _print_line(_plan_document(event.plan) if isinstance(event, Planned) else _home_document(event))
+
+    def end(self, result: RunResult) -> None:
+        _print_line(
+            {
+                "event": "run",
+                "run": str(result.run_id) if result.run_id else None,
+                "template": result.template,
+                "target": result.target,
+                "status": result.status,
+                "done": result.done,
+                "failed": result.failed,
+                "skipped": result.skipped,
+                "left": result.left,
+                "current": result.current,
+                "seconds": round(result.seconds, 3),
+            }
+        )
+        sys.stdout.flush()
+
+
+class LineReport:
+    """For logs: a line every few seconds, each failure, a summary."""
+
+    def __init__(self) -> None:
+        self._planned = self._failures = 0
+        self._counts: Counter[str] = Counter()
+        self._spoke = 0.0
+
+    def __enter__(self) -> LineReport:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, Planned):
+            self._planned += len(event.plan.homes)
+            if event.plan.homes:
+                typer.echo(str(event.plan))
+            self._spoke = monotonic()
+            return
+        self._counts[event.status] += 1
+        if event.status == "failed":
+            self._failures += 1
+            if self._failures <= _FAILURES_SHOWN:
+                typer.echo(_failure(event))
+        if monotonic() - self._spoke >= _SECONDS_BETWEEN_LINES:
+            self._spoke = monotonic()
+            left = self._planned - self._counts.total()
+            typer.echo(f"{self._counts['done']} done, {self._counts['failed']} failed, {left} left")
+
+    def end(self, result: RunResult) -> None:
+        if self._failures > _FAILURES_SHOWN:
+            typer.echo(f"… and {self._failures - _FAILURES_SHOWN} more failures")
+        typer.echo(_summary(result))
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} homes/s" if speed else "- homes/s", style="progress.data.speed")
+
+
+class ScreenReport:
+    """For a terminal: one bar per cluster with done, failed, left, rate and time to go; failures above the bars."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[done]} done"),
+            TextColumn("[red]{task.fields[failed]} failed"),
+            TextColumn("{task.fields[left]} left"),
+            _RateColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._bars: dict[str, TaskID] = {}
+        self._counts: dict[str, Counter[str]] = {}
+        self._failures = 0
+
+    @staticmethod
+    def suits() -> bool:
+        return sys.stdout.isatty()
+
+    def __enter__(self) -> ScreenReport:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, Planned):
+            self._plan(event.plan)
+        else:
+            self._home(event)
+
+    def _plan(self, plan: Plan) -> None:
+        if not plan.homes:
+            return
+        planned = Counter(home.place.cluster.name for home in plan.homes)
+        for cluster, homes in sorted(planned.items()):
+            counts = self._counts.setdefault(cluster, Counter())
+            counts["planned"] += homes
+            if cluster in self._bars:
+                self._progress.update(self._bars[cluster], total=counts["planned"])
+            else:
+                self._bars[cluster] = self._progress.add_task(cluster, total=homes, done=0, failed=0, left=homes)
+        self._progress.start()
+
+    def _home(self, result: HomeResult) -> None:
+        counts = self._counts[result.cluster]
+        counts[result.status] += 1
+        finished = counts["done"] + counts["failed"] + counts["skipped"]
+        self._progress.update(
+            self._bars[result.cluster],
+            completed=finished,
+            done=counts["done"],
+            failed=counts["failed"],
+            left=counts["planned"] - finished,
+        )
+        if result.status == "failed":
+            self._failures += 1
+            if self._failures <= _FAILURES_SHOWN:
+                self._progress.console.print(Text(_failure(result), style="red"))
+
+    def end(self, result: RunResult) -> None:
+        if self._failures > _FAILURES_SHOWN:
+            self._console.print(f"… and {self._failures - _FAILURES_SHOWN} more failures")
+        self._console.print(Text(_summary(result)))
+
+
+def print_plan(plan: Plan) -> None:
+    """The plan for people."""
+    typer.echo(str(plan))
+    for line in _remarks(plan):
+        typer.echo(line)
+
+
+def print_plan_json(plan: Plan) -> None:
+    """The plan as one JSON line."""
+    _print_line(_plan_document(plan))
+
+
+def _summary(result: RunResult) -> str:
+    if result.run_id is None:
+        head = f"nothing to do: {result.current} homes at version {result.target}"
+    else:
+        head = f"{result.status}: {result.done} homes migrated to version {result.target} in {result.seconds:.1f} s"
+        head += "".join(
+            f", {number} {what}"
+            for number, what in (
+                (result.failed, "failed"),
+                (result.skipped, "skipped"),
+                (result.left, "left: run again to go on"),
+            )
+            if number
+        )
+    return "\n".join([head, *_remarks(result.plan)])
+
+
+def _remarks(plan: Plan) -> list[str]:
+    remarks = [
+        f"not reached: {each.place.cluster.name}, database {each.place.database}: {each.reason}"
+        for each in plan.unreached
+    ]
+    if plan.ahead:
+        remarks.append(f"{plan.ahead} homes are past version {plan.target} and were left as they are")
+    if plan.deleting:
+        remarks.append(f"being deleted, left as they are: {', '.join(plan.deleting)}")
+    if plan.building:
+        remarks.append(f"{plan.building} homes are being provisioned")
+    return remarks
+
+
+def _failure(result: HomeResult) -> str:
+    code = f" [{result.sqlstate}]" if result.sqlstate else ""
+    return f"failed: {result.label} on {result.cluster} stays at version {result.from_version}: {result.error}{code}"
+
+
+def _plan_document(plan: Plan) -> dict[str, Any]:
+    return {
+        "event": "plan",
+        "template": plan.template.name,
+        "target": plan.target,
+        "homes": len(plan.homes),
+        "current": plan.current,
+        "ahead": plan.ahead,
+        "building": plan.building,
+        "deleting": list(plan.deleting),
+        "groups": [
+            {
+                "cluster": group.cluster,
+                "isolation": group.isolation,
+                "from": group.from_version,
+                "homes": group.homes,
+                "tenants": group.tenants,
+            }
+            for group in plan.groups
+        ],
+        "unreached": [
+            {"cluster": each.place.cluster.name, "database": each.place.database, "error": each.reason}
+            for each in plan.unreached
+        ],
+    }
+
+
+def _home_document(result: HomeResult) -> dict[str, Any]:
+    return {
+        "event": "home",
+        "cluster": result.cluster,
+        "tenant": result.slug,
+        "home": str(result.home_id),
+        "isolation": result.isolation,
+        "from": result.from_version,
+        "to": result.to_version,
+        "status": result.status,
+        "sqlstate": result.sqlstate,
+        "error": result.error,
+        "milliseconds": result.milliseconds,
+        "attempts": result.attempts,
+    }
+
+
+def _print_line(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")

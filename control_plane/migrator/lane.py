@@ -1,0 +1,211 @@
+"""One cluster's part of a wave: its homes in a queue, and as many workers as its limit."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from time import monotonic
+
+import asyncpg
+
+from control_plane.errors import ClusterUnavailable
+from control_plane.migrator.explain import Explainer
+from control_plane.migrator.link import Link
+from control_plane.migrator.plan import DueHome
+from control_plane.migrator.results import HomeResult
+from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, pause, sqlstate_of
+from control_plane.pools.connect import UNREACHABLE
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster
+from control_plane.templates import Script, Template
+
+_FAILURES: tuple[type[BaseException], ...] = (asyncpg.PostgresError, ClusterUnavailable, *UNREACHABLE)
+_LOSSES = 10  # lost connections in a row after which the cluster is given up: some 25 seconds
+_VERSION = "SELECT version FROM tenancy.homes WHERE id = $1"
+
+
+class Job:
+    """What all lanes of a run share. `report` takes each outcome, once per home; `stop` drains."""
+
+    def __init__(
+        self,
+        databases: Databases,
+        template: Template,
+        target: int,
+        stop: asyncio.Event,
+        report: Callable[[HomeResult], None],
+    ) -> None:
+        self.databases = databases
+        self.template = template
+        self.target = target
+        self.lock_timeout = databases.settings.lock_timeout
+        self.stop = stop
+        self.report = report
+        self.explainer = Explainer()
+        self._scripts: dict[int, Script] = {}
+
+    def script(self, version: int) -> Script:
+        """From `version` to the target, compiled once."""
+        if version not in self._scripts:
+            self._scripts[version] = self.template.script(version, self.target)
+        return self._scripts[version]
+
+
+@dataclass(slots=True)
+class _Task:
+    home: DueHome
+    version: int
+    attempt: int = 0
+    began: float = 0.0
+    seconds: float = 0.0  # of work, over all attempts
+
+
+class Lane:
+    """Runs the homes of one cluster; every home is reported unless the run is stopped before its turn."""
+
+    def __init__(self, job: Job, cluster: Cluster, homes: Sequence[DueHome]) -> None:
+        self._job = job
+        self._cluster = cluster
+        self._fresh = deque(_Task(home, home.version) for home in homes)
+        self._later: list[tuple[float, int, _Task]] = []  # heap by the time of the next attempt
+        self._ticket = count()
+        self._losses = 0
+
+    async def run(self, workers: int) -> None:
+        """Work the queue off with at most `workers` homes at a time."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(workers, len(self._fresh))):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        async with Link(self._job.databases, self._cluster) as link:
+            while (task := await self._take()) is not None:
+                task.began = monotonic()
+                try:
+                    await self._migrate(link, task)
+                except _FAILURES as error:
+                    task.seconds += monotonic() - task.began
+                    await self._recover(link, task, error)
+                else:
+                    task.seconds += monotonic() - task.began
+                    self._losses = 0
+                    self._report(task, "done")
+
+    async def _take(self) -> _Task | None:
+        """The next home; None when there is none. A home that another worker holds comes back through that worker."""
+        while not self._job.stop.is_set():
+            if self._later and (not self._fresh or self._later[0][0] <= monotonic()):
+                wait = self._later[0][0] - monotonic()
+                if wait <= 0:
+                    return heapq.heappop(self._later)[2]
+                await self._sleep(wait)
+            elif self._fresh:
+                return self._fresh.popleft()
+            else:
+                return None
+        return None
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._job.stop.wait()
+        except TimeoutError:
+            pass
+
+    async def _migrate(self, link: Link, task: _Task) -> None:
+        home, job = task.home, self._job
+        connection = await link.to(home.place.database)
+        message = job.script(task.version).message(home.home_id, home.schema_name, self._lock_timeout(task))
+        await connection.execute(message)
+
+    def _lock_timeout(self, task: _Task) -> float:
+        return lock_timeout(task.attempt, self._job.lock_timeout)
+
+    async def _recover(self, link: Link, task: _Task, error: BaseException) -> None:
+        verdict = judge(error)
+        if verdict is Verdict.LOST:
+            await link.close()
+            self._losses += 1
+            if self._losses >= _LOSSES:
+                self._give_up(task, error)
+                return
+            await self._sleep(min(0.2 * 2**self._losses, 5.0))
+        else:
+            self._losses = 0
+        if task.attempt + 1 >= ATTEMPTS or verdict is Verdict.FAIL:
+            self._report(task, "failed", error, await self._explain(link, task, error))
+        elif verdict is Verdict.REPLAN:
+            await self._replan(link, task)
+        else:
+            self._requeue(task, pause(task.attempt))
+
+    async def _explain(self, link: Link, task: _Task, error: BaseException) -> str:
+        if not isinstance(error, asyncpg.PostgresError) or judge(error) is not Verdict.FAIL:
+            return _text(error)
+        try:
+            connection = await link.to(task.home.place.database)
+            return await self._job.explainer.explain(
+                connection, self._job.script(task.version), task.home, self._lock_timeout(task), error
+            )
+        except _FAILURES:
+            await link.close()
+            return _text(error)
+
+    async def _replan(self, link: Link, task: _Task) -> None:
+        """Another runner or a lost answer moved the home: see where it is now."""
+        try:
+            connection = await link.to(task.home.place.database)
+            version = await connection.fetchval(_VERSION, task.home.home_id)
+        except _FAILURES as error:
+            await self._recover(link, task, error)
+            return
+        if version is None:
+            self._report(task, "skipped", text="the home is gone")
+        elif version > self._job.target:
+            self._report(task, "skipped", text=f"the home is at version {version} by now")
+        elif version == self._job.target:
+            self._report(task, "done")
+        else:
+            task.version = version
+            self._requeue(task, 0.0)
+
+    def _requeue(self, task: _Task, wait: float) -> None:
+        task.attempt += 1
+        heapq.heappush(self._later, (monotonic() + wait, next(self._ticket), task))
+
+    def _give_up(self, task: _Task, error: BaseException) -> None:
+        """The cluster is gone: its other homes would only wait for the same answer."""
+        waiting = [task, *self._fresh, *(later for _, _, later in self._later)]
+        self._fresh.clear()
+        self._later.clear()
+        for each in waiting:
+            self._report(each, "failed", error, _text(error))
+
+    def _report(self, task: _Task, status: str, error: BaseException | None = None, text: str | None = None) -> None:
+        home = task.home
+        self._job.report(
+            HomeResult(
+                cluster=self._cluster.name,
+                slug=home.slug,
+                label=home.label,
+                home_id=home.home_id,
+                isolation=home.isolation,
+                from_version=home.version,
+                to_version=self._job.target,
+                status=status,  # type: ignore[arg-type]
+                milliseconds=round(task.seconds * 1000),
+                attempts=task.attempt + 1,
+                sqlstate=sqlstate_of(error) if error else None,
+                error=text,
+            )
+        )
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, ClusterUnavailable):
+        return f"{error.message} ({error.details})" if error.details else error.message
+    return str(error) or type(error).__name__

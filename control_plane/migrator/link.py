@@ -1,0 +1,53 @@
+"""One worker's connection: kept while the homes are in the same database."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
+
+import asyncpg
+
+from control_plane.pools.connect import UNREACHABLE
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster
+
+# A backend never shrinks its relation caches, and searches all of them at the end of each DDL transaction.
+_HOMES_PER_CONNECTION = 500
+
+
+class Link:
+    """At most one open connection as the cluster's administrative role."""
+
+    def __init__(self, databases: Databases, cluster: Cluster) -> None:
+        self._databases = databases
+        self._cluster = cluster
+        self._stack = AsyncExitStack()
+        self._connection: asyncpg.Connection | None = None
+        self._database = ""
+        self._uses = 0
+
+    async def __aenter__(self) -> Link:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def to(self, database: str) -> asyncpg.Connection:
+        """The connection to `database`; raises `ClusterUnavailable` or what the server says."""
+        current = self._connection
+        if current is not None and database == self._database and self._uses < _HOMES_PER_CONNECTION:
+            self._uses += 1
+            return current
+        await self.close()
+        opened = self._databases.admin(self._cluster, database, purpose="migrate")
+        self._connection = await self._stack.enter_async_context(opened)
+        self._database, self._uses = database, 1
+        return self._connection
+
+    async def close(self) -> None:
+        """Close what is open; the next `to` opens anew."""
+        self._connection = None
+        with suppress(*UNREACHABLE):
+            await self._stack.aclose()

@@ -1,0 +1,220 @@
+"""What a run has to do: found with one query per database, and costing nothing more when nothing is behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import asyncpg
+
+from control_plane.errors import BadRequest, ClusterUnavailable, TenantNotFound, VersionConflict
+from control_plane.pools.databases import Databases
+from control_plane.registry.fleet import Fleet, Place, read_fleet
+from control_plane.settings import shipped
+from control_plane.templates import Script, Template
+
+_HOMES = (shipped("sql") / "migrator" / "homes.sql").read_text()
+PLAN_CONNECTIONS = 8  # that ask at the same time, over all clusters
+
+
+@dataclass(frozen=True, slots=True)
+class DueHome:
+    """A home that is behind the target."""
+
+    place: Place
+    home_id: UUID
+    isolation: str
+    schema_name: str
+    version: int
+    slug: str | None  # of the tenant; None for a shared home
+    tenants: int
+
+    @property
+    def label(self) -> str:
+        return self.slug or f"{self.isolation} home of {self.tenants} tenants"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """A database that did not answer; its homes are not part of the plan."""
+
+    place: Place
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Homes that run the same script in the same way."""
+
+    cluster: str
+    isolation: str
+    from_version: int
+    homes: int
+    tenants: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The homes that are behind, dedicated ones first, and one compiled script per version found."""
+
+    template: Template
+    target: int
+    homes: tuple[DueHome, ...]
+    scripts: dict[int, Script]  # by the version that it starts from
+    current: int  # homes at the target
+    ahead: int  # homes past it, which nothing here touches
+    building: int  # homes in the hands of their provisioner
+    deleting: tuple[str, ...]  # slugs
+    unreached: tuple[Unreached, ...]
+    outdated: tuple[Place, ...]  # where the schema `tenancy` itself may be older than this release
+    copies: dict[UUID, int] = field(default_factory=dict)  # registry copies that are wrong → the version that is true
+
+    @property
+    def groups(self) -> list[Group]:
+        """The homes counted by cluster, isolation and version."""
+        homes: Counter[tuple[str, str, int]] = Counter()
+        tenants: Counter[tuple[str, str, int]] = Counter()
+        for home in self.homes:
+            key = (home.place.cluster.name, home.isolation, home.version)
+            homes[key] += 1
+            tenants[key] += home.tenants
+        return [Group(*key, homes[key], tenants[key]) for key in sorted(homes)]
+
+    @property
+    def waves(self) -> list[tuple[DueHome, ...]]:
+        """Shared homes come last: they cannot be tried on one tenant first."""
+        dedicated = tuple(home for home in self.homes if home.isolation != "shared")
+        shared = tuple(home for home in self.homes if home.isolation == "shared")
+        return [wave for wave in (dedicated, shared) if wave]
+
+    def __str__(self) -> str:
+        if not self.homes:
+            return f"nothing to do: {self.current} homes at version {self.target}"
+        lines = [
+            f"{group.cluster}: {group.homes} {group.isolation} homes ({group.tenants} tenants) "
+            f"from version {group.from_version} to {self.target}"
+            for group in self.groups
+        ]
+        return "\n".join([*lines, f"{self.current} homes are at version {self.target} already"])
+
+
+@dataclass(slots=True)
+class _Answer:
+    place: Place
+    rows: list[asyncpg.Record] = field(default_factory=list)
+    failure: str | None = None
+
+
+async def make_plan(
+    databases: Databases,
+    template: Template,
+    target: int | None = None,
+    *,
+    only: Sequence[str] = (),
+    tenancy_version: int = 0,
+    leave_out: Set[UUID] = frozenset(),
+) -> Plan:
+    """The work that brings every home of `template` (or those of the slugs in `only`) to `target`, default the latest.
+
+    `leave_out` names homes that this run has dealt with. Raises `TemplateNotFound` for an unknown version,
+    `VersionConflict` where a demanded target lies behind, `TenantNotFound` and `BadRequest` for what `only` cannot
+    name. Homes past the latest version are none of its business: an older release may run beside a newer one.
+    """
+    demanded = target is not None
+    target = template.latest if target is None else template.version(target).number
+    async with databases.registry() as session:
+        fleet = await read_fleet(session, template.name, target)
+    gate = asyncio.Semaphore(PLAN_CONNECTIONS)
+    answers = await asyncio.gather(
+        *(_ask(databases, gate, place, (template.name, target, list(fleet.copies), list(only) or None))
+          for place in fleet.places)
+    )  # fmt: skip
+    plan = _assemble(template, target, fleet, answers, leave_out, tenancy_version)
+    if only:
+        _require_all(only, answers, plan)
+    elif demanded and plan.ahead and not plan.homes and not leave_out:
+        raise VersionConflict(
+            f"{plan.ahead} homes are past version {target} already.",
+            hint="A template version is never taken back: release a new one instead.",
+        )
+    return plan
+
+
+async def _ask(databases: Databases, gate: asyncio.Semaphore, place: Place, arguments: tuple[object, ...]) -> _Answer:
+    async with gate:
+        try:
+            async with databases.admin(place.cluster, place.database, purpose="migrate plan") as connection:
+                return _Answer(place, await connection.fetch(_HOMES, *arguments))
+        except ClusterUnavailable as error:
+            return _Answer(place, failure=f"{error.message} ({error.details})")
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            return _Answer(place, failure=str(error))
+
+
+def _assemble(
+    template: Template,
+    target: int,
+    fleet: Fleet,
+    answers: Sequence[_Answer],
+    leave_out: Set[UUID],
+    tenancy_version: int,
+) -> Plan:
+    due: list[DueHome] = []
+    deleting: list[str] = []
+    copies: dict[UUID, int] = {}
+    heads = [answer.rows[0] for answer in answers if answer.rows]
+    for answer in answers:
+        for row in answer.rows:
+            if row["home_id"] is None:
+                continue
+            if fleet.copies.get(row["home_id"], target) != row["version"]:
+                copies[row["home_id"]] = row["version"]
+            # Version 0 is a home that its provisioner has not built yet.
+            if row["home_id"] in leave_out or not 0 < row["version"] < target:
+                continue
+            if row["deleting"] and row["isolation"] != "shared":
+                deleting.append(row["slug"])
+            else:
+                due.append(_due(answer.place, row))
+    due.sort(key=lambda home: (home.isolation == "shared", home.place.cluster.name, home.place.database))
+    return Plan(
+        template=template,
+        target=target,
+        homes=tuple(due),
+        scripts={version: template.script(version, target) for version in sorted({home.version for home in due})},
+        current=sum(head["current"] for head in heads),
+        ahead=sum(head["ahead"] for head in heads),
+        building=fleet.building,
+        deleting=tuple(sorted(deleting)),
+        unreached=tuple(Unreached(answer.place, answer.failure) for answer in answers if answer.failure),
+        outdated=tuple(a.place for a in answers if a.rows and a.rows[0]["tenancy_version"] < tenancy_version),
+        copies=copies,
+    )
+
+
+def _due(place: Place, row: asyncpg.Record) -> DueHome:
+    slug = None if row["isolation"] == "shared" else row["slug"]
+    return DueHome(
+        place, row["home_id"], row["isolation"], row["schema_name"], row["version"], slug, row["tenants"]
+    )  # fmt: skip
+
+
+def _require_all(only: Sequence[str], answers: Sequence[_Answer], plan: Plan) -> None:
+    rows = {row["slug"]: row for answer in answers for row in answer.rows if row["home_id"] is not None}
+    for slug, row in sorted(rows.items()):
+        if row["isolation"] == "shared":
+            raise BadRequest(
+                f"'{slug}' is a shared tenant: its home cannot be migrated for one tenant alone.",
+                hint=f"Run without --only; the shared home holds {row['tenants']} tenants.",
+            )
+        if row["version"] > plan.target:
+            raise VersionConflict(
+                f"'{slug}' is at version {row['version']}, past version {plan.target}.",
+                hint="A template version is never taken back: release a new one instead.",
+            )
+    missing = sorted(set(only) - set(rows))
+    if missing and not plan.unreached:
+        raise TenantNotFound(f"No home of template '{plan.template.name}' belongs to: {', '.join(missing)}.")

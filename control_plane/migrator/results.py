@@ -1,0 +1,54 @@
+"""What a run tells about itself while it goes on and when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from control_plane.migrator.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class HomeResult:
+    """The outcome of one home. `skipped` is a home that disappeared or was taken care of by somebody else."""
+
+    cluster: str
+    slug: str | None  # of the tenant; None for a shared home
+    label: str  # the slug, or a description of the shared home
+    home_id: UUID
+    isolation: str
+    from_version: int
+    to_version: int
+    status: Literal["done", "failed", "skipped"]
+    milliseconds: int
+    attempts: int
+    sqlstate: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Work was found: at the start, and again in a sweep that found homes made meanwhile."""
+
+    plan: Plan
+
+
+Event = Planned | HomeResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """`run_id` is None when there was nothing to do; `left` counts homes that a halted run did not reach."""
+
+    run_id: UUID | None
+    template: str
+    target: int
+    status: Literal["done", "failed", "halted"]
+    done: int
+    failed: int
+    skipped: int
+    left: int
+    current: int  # homes that were at the target before
+    seconds: float
+    plan: Plan  # the first one: its unreached databases, deletions and homes being built are part of the outcome
