@@ -138,6 +138,12 @@ class PayloadTooLarge(ControlPlaneError):
     code, status = "payload_too_large", 413
 
 
+class UnsupportedMediaType(ControlPlaneError):
+    """The body has the wrong media type."""
+
+    code, status = "unsupported_media_type", 415
+
+
 class Conflict(ControlPlaneError):
     """The request conflicts with the present state."""
 
