@@ -1,0 +1,293 @@
+"""The tenant API: token → placement → connection → one gated statement → bytes.
+
+Plain ASGI endpoints: of a read nothing is parsed, validated or built in Python but the headers. The tenant comes from
+the verified token and from nowhere else, and what can be refused is refused before a connection is taken.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime, time
+from email.utils import format_datetime
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from control_plane.api.limits import MAX_BODY
+from control_plane.api.problems import database_error, internal_error, problem_response
+from control_plane.api.retries import FAILURES, Attempts
+from control_plane.errors import (
+    ControlPlaneError,
+    InvalidInput,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+from control_plane.identity.middleware import require_tenant
+from control_plane.identity.principal import Principal
+from control_plane.pools import gate
+from control_plane.pools.placement import Placement, Placements
+from control_plane.pools.requests import RequestPools
+from control_plane.templates import Function, Resource, Template, Templates
+
+MAX_OFFSET = 2**31 - 1
+# The status of a mutation result that says success: false, by its code; any other code is a 422.
+REFUSALS = {"forbidden": 403, "not_found": 404, "conflict": 409}
+
+_VERSION = re.compile(r"v([1-9][0-9]{0,3})")
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_HEADERS = [
+    (b"content-type", b"application/json"),
+    (b"cache-control", b"private, no-store"),
+    (b"vary", b"Authorization"),
+]
+
+Header = tuple[bytes, bytes]
+
+
+class Services(Protocol):
+    """What the routes need of the control plane."""
+
+    templates: Templates
+    placements: Placements
+    request_pools: RequestPools
+
+
+def routes(services: Services) -> list[Route]:
+    """The routes below /api. `scope["state"]` has to hold the principal."""
+    # Without methods: an endpoint answers the wrong ones itself, or /rpc/x would fall through to /{resource}/{id}.
+    return [
+        Route("/api/{version}/rpc/{function}", CallFunction(services), name="call_function"),
+        Route("/api/{version}/{resource}", ReadList(services), name="read_list"),
+        Route("/api/{version}/{resource}/{id}", ReadOne(services), name="read_one"),
+    ]
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: list[Header]
+    body: bytes
+
+
+class Exposed(NamedTuple):
+    """A resource as one API version of a home serves it, with the headers of its answers."""
+
+    resource: Resource
+    headers: list[Header]
+
+
+class Endpoint(ABC):
+    """One kind of call: from the scope to an `Answer`, or to a problem."""
+
+    methods: tuple[str, ...] = ("GET", "HEAD")
+
+    def __init__(self, services: Services) -> None:
+        self._templates = services.templates
+        self._pools = services.request_pools
+        self._attempts = Attempts(services.placements)
+        self._exposed = lru_cache(maxsize=1024)(self._find_resource)
+
+    @abstractmethod
+    async def answer(self, principal: Principal, scope: Scope, receive: Receive) -> Answer: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        try:
+            if method not in self.methods:
+                raise MethodNotAllowed
+            status, headers, body = await self.answer(require_tenant(scope), scope, receive)
+        except ControlPlaneError as error:
+            allow = {"Allow": ", ".join(self.methods)} if isinstance(error, MethodNotAllowed) else None
+            await problem_response(error, scope["path"], allow)(scope, receive, send)
+            return
+        except FAILURES as error:
+            await problem_response(database_error(error), scope["path"])(scope, receive, send)
+            return
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+
+    def _find_resource(self, template: str, pattern_version: int, version: str, name: str) -> Exposed:
+        found = self._templates[template]
+        api_version = _api_version(found, pattern_version, version)
+        resource = found.resource(name, api_version=api_version, pattern_version=pattern_version)
+        return Exposed(resource, _HEADERS + _deprecation_headers(resource))
+
+
+class ReadList(Endpoint):
+    """GET /api/{version}/{resource}"""
+
+    async def answer(self, principal: Principal, scope: Scope, receive: Receive) -> Answer:
+        path, query = scope["path_params"], scope["query_string"]
+
+        async def attempt(placement: Placement) -> Answer:
+            resource, headers = self._exposed(
+                placement.template, placement.pattern_version, path["version"], path["resource"]
+            )
+            limit, offset = _page(query, resource) if query else (resource.default_limit, 0)
+            async with self._pools.connection(placement) as connection:
+                body = await gate.read_list(
+                    connection,
+                    _caller(principal, placement),
+                    placement.schema_name,
+                    resource.api_version,
+                    resource.name,
+                    resource.order,
+                    limit,
+                    offset,
+                )
+            return Answer(200, headers, body)
+
+        return await self._attempts.run(principal.tenant_id, attempt, repeatable=True)
+
+
+class ReadOne(Endpoint):
+    """GET /api/{version}/{resource}/{id}"""
+
+    async def answer(self, principal: Principal, scope: Scope, receive: Receive) -> Answer:
+        path = scope["path_params"]
+        _no_query(scope)
+        if _UUID.fullmatch(path["id"]) is None:
+            raise InvalidInput("The id is not a uuid.")
+        id_ = UUID(path["id"])
+
+        async def attempt(placement: Placement) -> Answer:
+            resource, headers = self._exposed(
+                placement.template, placement.pattern_version, path["version"], path["resource"]
+            )
+            async with self._pools.connection(placement) as connection:
+                body = await gate.read_one(
+                    connection,
+                    _caller(principal, placement),
+                    placement.schema_name,
+                    resource.api_version,
+                    resource.name,
+                    id_,
+                )
+            return Answer(200, headers, body) if body is not None else _ABSENT
+
+        answer = await self._attempts.run(principal.tenant_id, attempt, repeatable=True)
+        if answer is _ABSENT:
+            raise NotFound("There is no such document.")
+        return answer
+
+
+class CallFunction(Endpoint):
+    """POST /api/{version}/rpc/{function}"""
+
+    methods = ("POST",)
+
+    async def answer(self, principal: Principal, scope: Scope, receive: Receive) -> Answer:
+        path = scope["path_params"]
+        _no_query(scope)
+        document = await _json_object(scope, receive)
+
+        async def attempt(placement: Placement) -> Answer:
+            function = self._function(placement, path["version"], path["function"])
+            async with self._pools.connection(placement) as connection:
+                result = await gate.call_function(
+                    connection,
+                    _caller(principal, placement),
+                    placement.schema_name,
+                    function.api_version,
+                    function.name,
+                    document,
+                    read_only=function.read_only,
+                )
+            if result.success is None or result.body is None:
+                raise internal_error(TypeError(f"{function.name} of {placement.template} answered no mutation result"))
+            status = 200 if result.success else REFUSALS.get(result.code or "", 422)
+            return Answer(status, _HEADERS, result.body)
+
+        return await self._attempts.run(principal.tenant_id, attempt, repeatable=False)
+
+    def _function(self, placement: Placement, version: str, name: str) -> Function:
+        template, pattern_version = self._templates[placement.template], placement.pattern_version
+        api_version = _api_version(template, pattern_version, version)
+        return template.function(name, api_version=api_version, pattern_version=pattern_version)
+
+
+_ABSENT = Answer(404, [], b"")
+
+
+def _caller(principal: Principal, placement: Placement) -> gate.Caller:
+    return gate.Caller(placement.tenant_id, principal.user_id, placement.epoch, principal.roles)
+
+
+def _api_version(template: Template, pattern_version: int, version: str) -> int:
+    if version == "default":
+        return template.default_api(pattern_version)
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise NotFound("There is no such API version.", hint="Use v1, v2, … or default.")
+    return int(match[1])
+
+
+def _deprecation_headers(resource: Resource) -> list[Header]:
+    if resource.deprecation is None:
+        return []
+    sunset = datetime.combine(resource.deprecation.sunset, time(), UTC)
+    return [(b"deprecation", b"true"), (b"sunset", format_datetime(sunset, usegmt=True).encode())]
+
+
+def _page(query: bytes, resource: Resource) -> tuple[int, int]:
+    """`limit` and `offset` of the query string, each at most once and within the template's bounds."""
+    given: dict[str, str] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name not in ("limit", "offset") or name in given:
+            raise InvalidInput("A query parameter is unknown or repeated.", hint="Allowed here: limit, offset.")
+        given[name] = value
+    limit = _bounded(given, "limit", resource.default_limit, 1, resource.max_limit)
+    return limit, _bounded(given, "offset", 0, 0, MAX_OFFSET)
+
+
+def _bounded(given: dict[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = given.get(name)
+    if text is None:
+        return default
+    if _NUMBER.fullmatch(text) is None or not low <= int(text) <= high:
+        problem = f"must be a whole number from {low} to {high}"
+        raise InvalidInput(f"The parameter {name} {problem}.", errors=[{"parameter": name, "message": problem}])
+    return int(text)
+
+
+def _no_query(scope: Scope) -> None:
+    if scope["query_string"]:
+        raise InvalidInput("Query parameters are not allowed here.")
+
+
+async def _json_object(scope: Scope, receive: Receive) -> str:
+    """The text of the body. The database parses it: what begins as an object is one, or it is no JSON at all."""
+    content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    if content_type.partition(b";")[0].strip().lower() != b"application/json":
+        raise UnsupportedMediaType(hint="Send Content-Type: application/json.")
+    body = await _body(receive)
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput("The body is not UTF-8.") from None
+    if not text.lstrip(" \t\r\n").startswith("{"):
+        raise InvalidInput("The body must be a JSON object.")
+    return text
+
+
+async def _body(receive: Receive) -> bytes:
+    chunks, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidInput("The body is incomplete.")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise PayloadTooLarge(f"The body is larger than {MAX_BODY} bytes.")
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    return b"".join(chunks)

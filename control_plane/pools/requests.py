@@ -1,0 +1,288 @@
+"""Connections for requests, each as the login role of the tenant's home and no other.
+
+Not asyncpg's own pool: its release starts a task each time, and pools that do not know each other cannot share one
+budget. Nothing resets the session between requests, which would be a second round trip. That is safe only because these
+connections run the fixed statements of `gate` under roles without TEMP and CREATE; now and then one is inspected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from control_plane.errors import (
+    ClusterUnavailable,
+    ControlPlaneError,
+    PoolExhausted,
+    RegistryUnavailable,
+    StaleEpoch,
+    Unavailable,
+)
+from control_plane.pools.budget import Budget, HomePool, Lease, Slot, Target
+from control_plane.pools.connect import UNREACHABLE, connect
+from control_plane.pools.databases import Databases
+from control_plane.pools.placement import Placement
+from control_plane.registry.models import Cluster, Home
+from control_plane.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 5.0  # seconds
+CLOSE_TIMEOUT = 5.0  # seconds, in which a cancelled statement has to acknowledge
+BACKOFF = 1.0  # seconds without a new attempt on a cluster that cannot be reached
+INSPECT_EVERY = 1000  # uses of a connection
+BROKEN: tuple[type[BaseException], ...] = (asyncpg.PostgresError, *UNREACHABLE)
+MAX_HOMES = 10_000  # homes whose credential is remembered without a connection
+
+# A session that a request has changed: another role, tenant or path, a cursor, a lock.
+CLEAN_SESSION = """
+SELECT session_user = current_user
+   AND coalesce(current_setting('app.current_tenant_id', true), '') = ''
+   AND (SELECT setting = reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path')
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory')
+"""
+
+
+class RequestPools:
+    """`async with pools.connection(placement) as connection:`"""
+
+    def __init__(self, databases: Databases, settings: Settings) -> None:
+        self._databases = databases
+        self._settings = settings
+        self._homes: dict[UUID, HomePool] = {}
+        self._budgets: dict[UUID, Budget] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def connection(self, placement: Placement) -> Borrowed:
+        """A connection of the placement's home, until the block ends.
+
+        Raises `PoolExhausted`, `ClusterUnavailable`, `RegistryUnavailable`, or `StaleEpoch` when the home is gone.
+        """
+        return Borrowed(self, placement)
+
+    def open_connections(self, cluster_id: UUID) -> int:
+        budget = self._budgets.get(cluster_id)
+        return 0 if budget is None else budget.open
+
+    async def aclose(self) -> None:
+        """Close what is idle now and the rest as it comes back."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for budget in self._budgets.values():
+            for lease in budget.drain():
+                self._discard(lease)
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    def take(self, placement: Placement) -> Lease | None:
+        home = self._homes.get(placement.home_id)
+        return None if home is None or self._closed else home.budget.take_idle(home)
+
+    async def wait(self, placement: Placement) -> Lease:
+        if self._closed:
+            raise Unavailable("The service is shutting down.")
+        home = self._homes.get(placement.home_id) or self._add_home(placement)
+        granted = home.budget.take_slot(home) or await self._queue(home)
+        return granted if isinstance(granted, Lease) else await self._open(home, granted)
+
+    def put_back(self, lease: Lease, error: BaseException | None) -> None:
+        lease.uses += 1
+        if self._closed or not _reusable(lease.connection, error):
+            self._discard(lease)
+        elif lease.uses % INSPECT_EVERY == 0:
+            self._start(self._inspect(lease))
+        else:
+            lease.home.budget.give_back(lease, time.monotonic())
+
+    def _add_home(self, placement: Placement) -> HomePool:
+        budget = self._budgets.get(placement.cluster_id)
+        if budget is None:
+            budget = self._budgets[placement.cluster_id] = Budget(self._settings.cluster_connections)
+        shared = placement.isolation == "shared"
+        size = self._settings.shared_pool_size if shared else self._settings.dedicated_pool_size
+        home = HomePool(placement.home_id, budget, min(size, budget.limit), keep=1 if shared else 0)
+        self._homes[placement.home_id] = home
+        if self._sweep is None:
+            self._schedule_sweep()
+        return home
+
+    async def _queue(self, home: HomePool) -> Lease | Slot:
+        waiter = home.budget.queue(home)
+        try:
+            async with asyncio.timeout(self._settings.acquire_timeout):
+                return await waiter.future
+        except BaseException as error:
+            if waiter.future.done() and not waiter.future.cancelled():
+                self._decline(home, waiter.future.result())  # granted in the moment of giving up
+            if isinstance(error, TimeoutError):
+                raise PoolExhausted from None
+            raise
+
+    def _decline(self, home: HomePool, granted: Lease | Slot) -> None:
+        if isinstance(granted, Lease):
+            home.budget.give_back(granted, time.monotonic())
+        else:
+            self._start(self._close_victim(home, granted))
+
+    async def _close_victim(self, home: HomePool, slot: Slot) -> None:
+        if slot.victim is not None:
+            await _close(slot.victim.connection)
+        home.budget.free(home)
+
+    async def _open(self, home: HomePool, slot: Slot) -> Lease:
+        try:
+            if slot.victim is not None:
+                await _close(slot.victim.connection)
+            return Lease(await self._connect(home), home)
+        except BaseException:
+            home.budget.free(home)
+            raise
+
+    async def _connect(self, home: HomePool) -> asyncpg.Connection:
+        if time.monotonic() < home.budget.unavailable_until:
+            raise ClusterUnavailable
+        try:
+            target = await self._target(home)
+            try:
+                return await self._dial(target)
+            except asyncpg.InvalidAuthorizationSpecificationError:  # 28P01 is one of these
+                target = await self._target(home, other_than=target)
+                return await self._dial(target)
+        except ClusterUnavailable:
+            home.budget.unavailable_until = time.monotonic() + BACKOFF
+            raise
+        except asyncpg.InvalidCatalogNameError:
+            raise StaleEpoch from None
+        except asyncpg.PostgresError as error:
+            logger.error("home %s refuses its login role: SQLSTATE %s", home.home_id, error.sqlstate)
+            raise ClusterUnavailable from error
+
+    async def _dial(self, target: Target) -> asyncpg.Connection:
+        return await connect(
+            target.dsn,
+            application_name="control-plane request",
+            database=target.database,
+            user=target.role,
+            password=target.password,
+            timeout=CONNECT_TIMEOUT,
+            server_settings={"jit": "off"},
+            # The role's statement_timeout answers first; this is for a server that no longer answers.
+            command_timeout=self._settings.statement_timeout + 1.0,
+            statement_cache_size=256,
+            max_cached_statement_lifetime=0,
+        )
+
+    async def _target(self, home: HomePool, other_than: Target | None = None) -> Target:
+        async with home.lock:
+            if home.target is None or home.target == other_than:
+                home.target = await self._read_target(home.home_id)
+            return home.target
+
+    async def _read_target(self, home_id: UUID) -> Target:
+        query = select(Home, Cluster.dsn).join(Cluster, Cluster.id == Home.cluster_id).where(Home.id == home_id)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT), self._databases.registry() as session:
+                row = (await session.execute(query)).one_or_none()
+        except (SQLAlchemyError, ClusterUnavailable, OSError, TimeoutError) as error:
+            raise RegistryUnavailable from error
+        if row is None:
+            raise StaleEpoch
+        home, dsn = row
+        box = self._databases.box
+        return Target(
+            dsn=box.open(dsn),
+            database=home.database,
+            role=home.role_name,
+            password=box.open(home.password),
+            generation=home.credential_generation,
+        )
+
+    def _discard(self, lease: Lease) -> None:
+        if lease.connection.is_closed():
+            lease.home.budget.free(lease.home)
+        else:
+            self._start(self._close_lease(lease))
+
+    async def _close_lease(self, lease: Lease) -> None:
+        await _close(lease.connection)
+        lease.home.budget.free(lease.home)
+
+    async def _inspect(self, lease: Lease) -> None:
+        try:
+            clean = await lease.connection.fetchval(CLEAN_SESSION)
+        except BROKEN:
+            clean = False
+        if clean and not self._closed:
+            lease.home.budget.give_back(lease, time.monotonic())
+            return
+        if not self._closed:
+            logger.error("a session of home %s kept state between requests; closing it", lease.home.home_id)
+        await self._close_lease(lease)
+
+    def _schedule_sweep(self) -> None:
+        self._sweep = asyncio.get_running_loop().call_later(self._settings.pool_idle_seconds / 2, self._run_sweep)
+
+    def _run_sweep(self) -> None:
+        idle_before = time.monotonic() - self._settings.pool_idle_seconds
+        for budget in self._budgets.values():
+            for lease in budget.expired(idle_before):
+                self._discard(lease)
+        if len(self._homes) > MAX_HOMES:
+            unused = [home for home in self._homes.values() if home.open == 0 and not home.waiters]
+            for home in unused[: len(self._homes) - MAX_HOMES]:
+                del self._homes[home.home_id]
+        self._schedule_sweep()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class Borrowed:
+    """A class rather than a generator: this is entered on every request."""
+
+    __slots__ = ("_lease", "_placement", "_pools")
+
+    def __init__(self, pools: RequestPools, placement: Placement) -> None:
+        self._pools = pools
+        self._placement = placement
+
+    async def __aenter__(self) -> asyncpg.Connection:
+        self._lease = self._pools.take(self._placement) or await self._pools.wait(self._placement)
+        return self._lease.connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pools.put_back(self._lease, error)
+
+
+def _reusable(connection: asyncpg.Connection, error: BaseException | None) -> bool:
+    """Whether the next request may have this connection: only after a statement that ended, in whatever way."""
+    if connection.is_closed() or connection.is_in_transaction():
+        return False
+    if isinstance(error, asyncpg.PostgresError):
+        return error.sqlstate == "57014" or (error.sqlstate or "")[:2] not in ("08", "57")
+    return error is None or isinstance(error, ControlPlaneError)
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    """Close, waiting until a statement being cancelled has acknowledged, so that the slot is free when it says so."""
+    try:
+        await connection.close(timeout=CLOSE_TIMEOUT)
+    except BROKEN:
+        connection.terminate()
