@@ -1,0 +1,24 @@
+"""The program's command tree. `cp` and `control-plane` are the same program."""
+
+from __future__ import annotations
+
+import typer
+
+from control_plane.cli import cluster, dev, doctor, init, migrate, serve, tenant, token, worker
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A control plane for multi-tenant PostgreSQL: onboard tenants, serve them, release to all of them.",
+)
+
+app.command("dev")(dev.dev)
+app.command("init")(init.init)
+app.command("serve")(serve.serve)
+app.command("worker")(worker.worker)
+app.add_typer(cluster.app, name="cluster")
+app.add_typer(tenant.app, name="tenant")
+migrate.register(app)
+app.command("token")(token.token)
+app.command("doctor")(doctor.doctor)
