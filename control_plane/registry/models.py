@@ -16,6 +16,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     MetaData,
+    Sequence,
     Text,
     func,
     text,
@@ -24,7 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 ISOLATIONS = ("shared", "schema", "database")
-TENANT_STATUSES = ("provisioning", "active", "suspended", "deleting", "deleted", "failed")
+TENANT_STATUSES = ("provisioning", "active", "suspended", "deleting", "deleted")
 OPERATION_STATUSES = ("queued", "running", "succeeded", "failed")
 RUN_STATUSES = ("running", "done", "failed", "halted")
 
@@ -111,6 +112,11 @@ class Home(Timestamps, Base):
     credential_generation: Mapped[int] = mapped_column(server_default="1")
     pattern_version: Mapped[int] = mapped_column(server_default="0")  # a copy: tenancy.homes is the authority
     ready: Mapped[bool] = mapped_column(server_default=text("false"))  # built and reachable
+
+
+# Never rolled back, so that of two attempts to change a tenant's state the later one has the greater epoch, even when
+# the earlier one wakes up last; 1 is what tenants are born with.
+tenant_epochs = Sequence("tenant_epochs", start=2, data_type=BigInteger(), metadata=Base.metadata)
 
 
 class Tenant(Timestamps, Base):

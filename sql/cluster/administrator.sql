@@ -25,7 +25,9 @@ SELECT NOT rolsuper AS borrow FROM pg_roles WHERE rolname = current_user \gset
     GRANT cp_admin TO CURRENT_USER;
 \endif
 CREATE DATABASE control_plane OWNER cp_admin TEMPLATE template0 ENCODING 'UTF8';
-REVOKE ALL ON DATABASE control_plane FROM PUBLIC;
+-- Request roles have no business outside their own database.
+REVOKE ALL ON DATABASE control_plane, postgres, template1 FROM PUBLIC;
+GRANT CONNECT ON DATABASE postgres TO cp_admin;
 \if :borrow
     REVOKE cp_admin FROM CURRENT_USER;
 \endif

@@ -1,0 +1,169 @@
+"""A PostgreSQL server before and while tenants live on it: preparation and posture."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import select
+
+from control_plane.errors import ControlPlaneError, UnsafePosture
+from control_plane.isolation.names import tenants_database
+from control_plane.isolation.tenancy_schema import cluster_sql, latest_version, tenancy_version, upgrade_tenancy
+from control_plane.pools.connect import connect
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster, Home
+
+__all__ = ["Finding", "check_cluster", "prepare_cluster", "upgrade_tenancy"]
+
+_OLDEST_SERVER = 150000  # security_invoker views
+# The minor releases that close known ways past row-level security (CVE-2026-2005, -2006 and before).
+_SAFE_MINORS = {15: 16, 16: 12, 17: 8, 18: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with a cluster; the service does not start on a fatal one."""
+
+    code: str
+    object: str
+    problem: str
+    fix: str
+    fatal: bool = True
+
+
+async def prepare_cluster(databases: Databases, dsn: str, installation_id: UUID) -> str:
+    """Make a server ready for tenants and return the name of its tenants' database; safe to repeat.
+
+    Raises `UnsafePosture` when it cannot isolate tenants, `ClusterUnavailable` when it cannot be reached.
+    """
+    name = tenants_database(installation_id)
+    connection = await connect(dsn, application_name="control-plane prepare")
+    try:
+        await _require_administrator(connection)
+        await connection.execute(cluster_sql("roles.sql"))
+        await ensure_group(connection, name)
+        await create_database(connection, name)
+        await connection.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{name}"')
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise UnsafePosture(
+            "The administrative role lacks a right that it needs.",
+            details=str(error),
+            hint="ALTER ROLE … CREATEROLE CREATEDB; cp_owner, cp_definer and cp_tenancy must be its own.",
+        ) from error
+    finally:
+        await connection.close()
+
+    connection = await connect(dsn, application_name="control-plane prepare", database=name)
+    try:
+        await upgrade_tenancy(connection)
+    finally:
+        await connection.close()
+    return name
+
+
+async def check_cluster(databases: Databases, cluster: Cluster) -> list[Finding]:
+    """All that is wrong with the cluster, database by database; raises `ClusterUnavailable`."""
+    async with databases.registry() as session:
+        own = await session.scalars(
+            select(Home.database).where(Home.cluster_id == cluster.id, Home.isolation == "database", Home.ready)
+        )
+    findings: list[Finding] = []
+    for database in (cluster.database, *own):
+        try:
+            async with databases.admin(cluster, database, purpose="check") as connection:
+                if database == cluster.database:
+                    findings += _server_findings(connection)
+                findings += await _database_findings(connection, database)
+        except asyncpg.InvalidCatalogNameError:
+            findings.append(Finding("database", database, "does not exist", "restore it from a backup"))
+    return findings
+
+
+async def require_safe(databases: Databases, cluster: Cluster) -> None:
+    """Raise `UnsafePosture` that names every fatal finding and its fix."""
+    fatal = [finding for finding in await check_cluster(databases, cluster) if finding.fatal]
+    if fatal:
+        raise UnsafePosture(
+            f"The cluster '{cluster.name}' cannot isolate tenants.",
+            details="\n".join(f"{f.object} {f.problem}" for f in fatal),
+            hint="; ".join(dict.fromkeys(f.fix for f in fatal)),
+        )
+
+
+async def ensure_group(connection: asyncpg.Connection, role: str) -> None:
+    """A role that cannot log in, for others to be members of."""
+    with suppress(asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+        await connection.execute(f'CREATE ROLE "{role}" NOLOGIN')
+
+
+async def create_database(connection: asyncpg.Connection, name: str, template: str = "template0") -> None:
+    """Create a database that nobody but its owner can connect to; does nothing when it exists.
+
+    A copy does not inherit the privileges of its source, so connections stay closed until PUBLIC has none.
+    """
+    state = await connection.fetchval("SELECT datallowconn FROM pg_database WHERE datname = $1", name)
+    if state is None:
+        # Somebody else may be at the same step.
+        with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+            await connection.execute(
+                f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER cp_owner ALLOW_CONNECTIONS false'
+            )
+    if not state:
+        await connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
+async def _require_administrator(connection: asyncpg.Connection) -> None:
+    version = connection.get_server_version()
+    if int(await connection.fetchval("SELECT current_setting('server_version_num')")) < _OLDEST_SERVER:
+        raise UnsafePosture(
+            f"The server is PostgreSQL {version.major}; views cannot run with their caller's rights before 15.",
+            hint="Upgrade the server to PostgreSQL 15 or later.",
+        )
+    able = await connection.fetchval(
+        "SELECT rolsuper OR rolcreaterole AND rolcreatedb FROM pg_roles WHERE rolname = current_user"
+    )
+    if not able:
+        raise UnsafePosture(
+            "The administrative role lacks CREATEROLE or CREATEDB.",
+            hint="ALTER ROLE … CREATEROLE CREATEDB; it need not be a superuser.",
+        )
+
+
+def _server_findings(connection: asyncpg.Connection) -> list[Finding]:
+    version = connection.get_server_version()
+    safe = _SAFE_MINORS.get(version.major, 0)
+    if version.minor >= safe:
+        return []
+    return [
+        Finding(
+            "server_minor",
+            f"PostgreSQL {version.major}.{version.minor}",
+            "has known ways past row-level security",
+            f"upgrade to {version.major}.{safe} or later",
+            fatal=False,
+        )
+    ]
+
+
+async def _database_findings(connection: asyncpg.Connection, database: str) -> list[Finding]:
+    present = await tenancy_version(connection)
+    if present < latest_version():
+        return [
+            Finding(
+                "tenancy_version",
+                database,
+                f"has version {present} of the schema tenancy, this release needs {latest_version()}",
+                "run: cp migrate-all",
+            )
+        ]
+    rows = await connection.fetch("SELECT code, object, problem, fix FROM tenancy.posture()")
+    try:
+        if not await connection.fetchval("SELECT tenancy.ready()"):
+            raise ControlPlaneError
+    except asyncpg.PostgresError as error:
+        return [Finding("plpgsql", database, f"cannot run PL/pgSQL: {error}", "restart the server")]
+    return [Finding(**dict(row)) for row in rows]

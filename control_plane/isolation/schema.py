@@ -1,0 +1,63 @@
+"""Schema isolation: each tenant has its own schema and its own login role in the tenants' database."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from control_plane.isolation.extensions import install_extensions
+from control_plane.isolation.login import new_password, retire_role, role_call
+from control_plane.isolation.names import request_role, schema_name
+from control_plane.isolation.state import TenantState, home_version
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster, Home, Tenant
+from control_plane.registry.secrets import SecretBox
+from control_plane.templates import Template
+
+
+class SchemaIsolation(TenantState):
+    def new_home(self, installation_id: UUID, cluster: Cluster, template: str, box: SecretBox) -> Home:
+        home_id = uuid4()
+        return Home(
+            id=home_id,
+            cluster_id=cluster.id,
+            isolation="schema",
+            template=template,
+            database=cluster.database,
+            schema_name=schema_name(home_id),
+            role_name=request_role(installation_id, home_id),
+            password=box.seal(new_password()),
+        )
+
+    async def build(
+        self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, template: Template, version: int
+    ) -> int:
+        async with databases.admin(cluster, home.database, purpose="provision") as connection:
+            present = await home_version(connection, home)
+            if present:
+                return present
+            await install_extensions(connection, template)
+            try:
+                await connection.execute(provisioning_message(databases, home, tenant, template, version))
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in ("CP001", "CP002"):  # a paused predecessor came back and did it
+                    raise
+            return await home_version(connection, home) or version
+
+    async def drop(self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant) -> None:
+        async with databases.admin(cluster, home.database, purpose="drop") as connection:
+            await retire_role(connection, home.role_name)
+            await connection.execute(
+                f"SELECT tenancy.drop_home('{home.id}'); DROP ROLE IF EXISTS \"{home.role_name}\";"
+            )
+
+
+def provisioning_message(databases: Databases, home: Home, tenant: Tenant, template: Template, version: int) -> str:
+    """Role, schema, every version and the stamp in one message, and so in one transaction."""
+    settings = databases.settings
+    role = role_call(home, databases.box, settings.statement_timeout, ["cp_request", home.database])
+    arguments = f"'{tenant.slug}', '{tenant.id}', '{home.id}', '{home.template}', '{home.role_name}'"
+    create = f"SELECT tenancy.create_tenant_schema({arguments});"
+    script = template.script(0, version).message(home.id, home.schema_name, settings.lock_timeout)
+    return f"{role}\n{create}\n{script}"

@@ -1,0 +1,67 @@
+"""Shared isolation: common tables, and row-level security between the tenants in them."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from control_plane.isolation.extensions import install_extensions
+from control_plane.isolation.login import new_password, role_call
+from control_plane.isolation.names import request_role, schema_name
+from control_plane.isolation.state import TenantState, home_version, put_tenant
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster, Home, Tenant
+from control_plane.registry.secrets import SecretBox
+from control_plane.templates import Template
+
+
+class SharedIsolation(TenantState):
+    def new_home(self, installation_id: UUID, cluster: Cluster, template: str, box: SecretBox) -> Home:
+        home_id = uuid4()
+        return Home(
+            id=home_id,
+            cluster_id=cluster.id,
+            isolation="shared",
+            template=template,
+            database=cluster.database,
+            schema_name=schema_name(home_id),
+            role_name=request_role(installation_id, home_id),
+            password=box.seal(new_password()),
+        )
+
+    async def build(
+        self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, template: Template, version: int
+    ) -> int:
+        async with databases.admin(cluster, home.database, purpose="provision") as connection:
+            present = await home_version(connection, home)
+            if present is None:
+                present = await self._build_home(connection, databases, home, template, version)
+            await put_tenant(connection, home, tenant, "provisioning", tenant.epoch)
+            return present
+
+    async def drop(self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant) -> None:
+        """The home stays: it is the cluster's, not the tenant's."""
+        async with databases.admin(cluster, home.database, purpose="drop") as connection:
+            await connection.execute("SELECT tenancy.erase_tenant($1)", tenant.id)
+
+    @staticmethod
+    async def _build_home(
+        connection: asyncpg.Connection, databases: Databases, home: Home, template: Template, version: int
+    ) -> int:
+        settings = databases.settings
+        await install_extensions(connection, template)
+        role = role_call(home, databases.box, settings.statement_timeout, ["cp_request", home.database])
+        register = (
+            f"SELECT tenancy.register_home('{home.id}', 'shared', '{home.template}', "
+            f"request_role => '{home.role_name}');"
+        )
+        script = template.script(0, version).message(home.id, home.schema_name, settings.lock_timeout)
+        try:
+            # Two first tenants at once: registering takes the home's lock, so the second finds the work done.
+            await connection.execute(f"{register}\n{role}\n{script}")
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != "CP001":
+                raise
+        found = await home_version(connection, home)
+        return found or version

@@ -1,0 +1,81 @@
+"""The compiled way from one pattern version to another: one simple-protocol message per home.
+
+The message is one implicit transaction: an error anywhere undoes all of it and needs no ROLLBACK.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One SQL file; `api` is the API version whose schema leads the path while it runs."""
+
+    label: str
+    sql: str
+    api: int | None
+
+
+@dataclass(frozen=True)
+class Script:
+    """Compiled once per (from, to); `message` fills in the home."""
+
+    template: str
+    from_version: int
+    to_version: int
+    checksum: str
+    parts: tuple[Part, ...]
+    api_versions: tuple[int, ...]
+    manifest: dict[str, object]
+
+    def message(self, home_id: UUID, schema_name: str, lock_timeout: float, statement_timeout: float = 0) -> str:
+        """The text for `Connection.execute` without arguments; timeouts in seconds, 0 = none."""
+        return "\n".join(sql for _, sql in self.sections(home_id, schema_name, lock_timeout, statement_timeout))
+
+    def locate(self, message_position: int, home_id: UUID, schema_name: str, lock_timeout: float) -> str | None:
+        """`file:line` of a 1-based character position that PostgreSQL reports for the message."""
+        start = 0
+        for label, sql in self.sections(home_id, schema_name, lock_timeout, 0):
+            if label and start < message_position <= start + len(sql):
+                return f"{label}:{sql.count(chr(10), 0, message_position - start - 1) + 1}"
+            start += len(sql) + 1
+        return None
+
+    def sections(
+        self, home_id: UUID, schema_name: str, lock_timeout: float, statement_timeout: float = 0
+    ) -> list[tuple[str | None, str]]:
+        """The message in pieces: (label of the template's file or None, SQL)."""
+        home = f"'{home_id}'"
+        apis = ",".join(map(str, self.api_versions))
+        begin = f"""\
+SELECT tenancy.begin_migration({home}, {self.from_version}, {self.to_version}, '{{{apis}}}');
+SET LOCAL ROLE cp_owner;
+SET LOCAL lock_timeout = '{int(lock_timeout * 1000)}ms';
+SET LOCAL statement_timeout = '{int(statement_timeout * 1000)}ms';"""
+        manifest = json.dumps(self.manifest, separators=(",", ":")).replace("'", "''")
+        stamp = f"""\
+SET LOCAL ROLE NONE;
+SELECT tenancy.stamp_migration({home}, {self.to_version}, '{self.checksum}', '{manifest}');"""
+
+        sections: list[tuple[str | None, str]] = [(None, begin)]
+        path: str | None = None
+        for part in self.parts:
+            if (wanted := self._set_path(schema_name, part.api)) != path:
+                sections.append((None, wanted))
+                path = wanted
+            # A comment at the end of a file must not swallow what follows it.
+            sections.append((part.label, part.sql + "\n;"))
+        return [*sections, (None, stamp)]
+
+    @staticmethod
+    def _set_path(schema_name: str, api: int | None) -> str:
+        schemas = [schema_name] if api is None else [f"{schema_name}__api_v{api}", schema_name]
+        return f"SET LOCAL search_path = {', '.join(quote(name) for name in schemas)}, extensions, pg_temp;"
+
+
+def quote(identifier: str) -> str:
+    """Quote an SQL identifier."""
+    return '"' + identifier.replace('"', '""') + '"'

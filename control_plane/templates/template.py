@@ -1,0 +1,222 @@
+"""A template and its numbered versions, as they stand on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from control_plane.errors import NotFound, TemplateInvalid, TemplateNotFound
+from control_plane.templates.manifest import Deprecation, Manifest, read_manifest
+from control_plane.templates.script import Part, Script
+
+_VERSION_DIRECTORY = re.compile(r"(\d{4})_([a-z0-9_]+)")
+_API_FILE = re.compile(r"api_v(\d+)\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A view of one API version: `columns` and `order` are column names beside `data`, limits are in rows."""
+
+    name: str
+    api_version: int
+    columns: tuple[str, ...]
+    order: tuple[str, ...]
+    default_limit: int
+    max_limit: int
+    deprecation: Deprecation | None  # of the whole resource
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of one API version that takes one jsonb argument and answers a mutation result."""
+
+    name: str
+    api_version: int
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One directory of `versions/`. The checksum covers every file's name and bytes."""
+
+    number: int
+    name: str
+    path: Path
+    checksum: str
+
+    def parts(self) -> Iterator[Part]:
+        """The transactional files in the order in which they run."""
+        expand = self.path / "expand.sql"
+        if expand.is_file():
+            yield Part(f"{self.name}/expand.sql", expand.read_text("utf-8"), api=None)
+        found = ((int(match[1]), file) for file in self.path.iterdir() if (match := _API_FILE.fullmatch(file.name)))
+        for api, file in sorted(found):
+            yield Part(f"{self.name}/{file.name}", file.read_text("utf-8"), api=api)
+
+    @property
+    def smoke(self) -> str | None:
+        """SQL that calls everything new; run with a tenant's context and rolled back."""
+        file = self.path / "smoke.sql"
+        return file.read_text("utf-8") if file.is_file() else None
+
+
+class Template:
+    """What a tenant's schema looks like, as versions 1 … `latest`."""
+
+    def __init__(self, manifest: Manifest, versions: tuple[Version, ...]) -> None:
+        self.name = manifest.name
+        self.manifest = manifest
+        self.versions = versions
+        self._script = lru_cache(maxsize=64)(self._compile)
+
+    @property
+    def latest(self) -> int:
+        return len(self.versions)
+
+    def version(self, number: int) -> Version:
+        if not 1 <= number <= self.latest:
+            raise TemplateNotFound(
+                f"The template '{self.name}' has no version {number}.", hint=f"It has versions 1 to {self.latest}."
+            )
+        return self.versions[number - 1]
+
+    def api_versions(self, pattern_version: int) -> tuple[int, ...]:
+        return tuple(sorted(api for api, entry in self.manifest.api.items() if entry.since <= pattern_version))
+
+    def default_api(self, pattern_version: int) -> int:
+        return max(
+            (entry for entry in self.manifest.default_api if entry.since <= pattern_version), key=lambda e: e.since
+        ).api
+
+    def resource(self, name: str, *, api_version: int, pattern_version: int) -> Resource:
+        """The resource as a home at `pattern_version` serves it; `NotFound` when it does not."""
+        declared = self.manifest.resources.get(name)
+        if declared is None or not self._serves(declared.api, declared.since, api_version, pattern_version):
+            raise NotFound("There is no such resource in this API version.")
+        return Resource(
+            name=name,
+            api_version=api_version,
+            columns=declared.columns,
+            order=declared.order,
+            default_limit=declared.default_limit,
+            max_limit=declared.max_limit,
+            deprecation=next(
+                (
+                    entry
+                    for entry in self.deprecations(api_version, pattern_version)
+                    if entry.resource == name and entry.field is None
+                ),
+                None,
+            ),
+        )
+
+    def function(self, name: str, *, api_version: int, pattern_version: int) -> Function:
+        """The function as a home at `pattern_version` serves it; `NotFound` when it does not."""
+        declared = self.manifest.functions.get(name)
+        if declared is None or not self._serves(declared.api, declared.since, api_version, pattern_version):
+            raise NotFound("There is no such function in this API version.")
+        return Function(name=name, api_version=api_version, read_only=declared.read_only)
+
+    def deprecations(self, api_version: int, pattern_version: int) -> tuple[Deprecation, ...]:
+        """The register as it stands for one API version of a home at `pattern_version`."""
+        return tuple(
+            entry for entry in self.manifest.deprecations if entry.api == api_version and entry.since <= pattern_version
+        )
+
+    def script(self, from_version: int, to_version: int) -> Script:
+        """The compiled way from one version to a later one; compiled once per pair."""
+        return self._script(from_version, to_version)
+
+    def _compile(self, from_version: int, to_version: int) -> Script:
+        target = self.version(to_version)
+        if not 0 <= from_version < to_version:
+            raise TemplateNotFound(f"There is no way from version {from_version} to {to_version}.")
+        return Script(
+            template=self.name,
+            from_version=from_version,
+            to_version=to_version,
+            checksum=target.checksum,
+            parts=tuple(part for version in self.versions[from_version:to_version] for part in version.parts()),
+            api_versions=self.api_versions(to_version),
+            manifest=self._stamp(to_version),
+        )
+
+    def _stamp(self, pattern_version: int) -> dict[str, object]:
+        """What stamp_migration() grants and aliases (sql/tenancy, 5_migration.sql)."""
+        exposed = [
+            {"api": api, "name": name}
+            for name, declared in sorted(self.manifest.functions.items())
+            for api in self.api_versions(pattern_version)
+            if self._serves(declared.api, declared.since, api, pattern_version)
+        ]
+        helpers = [
+            {"api": None, "name": name}
+            for name, entry in sorted(self.manifest.helpers.items())
+            if entry.since <= pattern_version
+        ]
+        return {"functions": exposed + helpers, "default_api": self.default_api(pattern_version)}
+
+    def _serves(self, apis: tuple[int, ...] | None, since: int, api_version: int, pattern_version: int) -> bool:
+        return (
+            api_version in self.api_versions(pattern_version)
+            and since <= pattern_version
+            and (apis is None or api_version in apis)
+        )
+
+
+class Templates(Mapping[str, Template]):
+    """All templates of a directory, by name."""
+
+    def __init__(self, templates: dict[str, Template]) -> None:
+        self._templates = templates
+
+    @classmethod
+    def load(cls, directory: Path) -> Templates:
+        """Read every sub-directory that has a `template.toml`; raises `TemplateInvalid`."""
+        found = sorted(path.parent for path in directory.glob("*/template.toml"))
+        if not found:
+            raise TemplateInvalid(f"{directory} holds no template.")
+        return cls({template.name: template for template in map(_read, found)})
+
+    def __getitem__(self, name: str) -> Template:
+        try:
+            return self._templates[name]
+        except KeyError:
+            raise TemplateNotFound(
+                f"There is no template '{name}'.", hint=f"There are: {', '.join(self._templates)}."
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._templates)
+
+    def __len__(self) -> int:
+        return len(self._templates)
+
+
+def _read(directory: Path) -> Template:
+    manifest = read_manifest(directory / "template.toml")
+    if manifest.name != directory.name:
+        raise TemplateInvalid(f"{directory.name}/template.toml: name is '{manifest.name}'.")
+    versions: list[Version] = []
+    for path in sorted(path for path in (directory / "versions").iterdir() if path.is_dir()):
+        match = _VERSION_DIRECTORY.fullmatch(path.name)
+        if match is None or int(match[1]) != len(versions) + 1:
+            raise TemplateInvalid(f"{directory.name}/versions/{path.name}: expected {len(versions) + 1:04}_a_name.")
+        versions.append(Version(len(versions) + 1, path.name, path, _checksum(path)))
+    if not versions:
+        raise TemplateInvalid(f"{directory.name} has no version.")
+    if not any(entry.since == 1 for entry in manifest.default_api):
+        raise TemplateInvalid(f"{directory.name}/template.toml: default_api must begin at version 1.")
+    return Template(manifest, tuple(versions))
+
+
+def _checksum(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(directory.glob("*.sql")):
+        content = file.read_bytes()
+        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()

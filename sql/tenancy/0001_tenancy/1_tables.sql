@@ -1,0 +1,40 @@
+-- What a database knows about the homes and the tenants in it. The authority: everything else is a cache.
+
+CREATE TABLE homes (
+    id uuid PRIMARY KEY,
+    isolation text NOT NULL CHECK (isolation IN ('shared', 'schema', 'database')),
+    template text NOT NULL,
+    schema_name text NOT NULL UNIQUE CHECK (octet_length(schema_name) <= 48),  -- leaves room for '__api_v9999'
+    tenant_id uuid CHECK ((tenant_id IS NULL) = (isolation = 'shared')),       -- the one tenant of a dedicated home
+    version integer NOT NULL DEFAULT 0 CHECK (version >= 0),
+    checksum text,                                                            -- of the last version applied
+    default_api integer,
+    updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);  -- every release updates every row: keep room for it in the page
+
+-- The login roles that requests to a home may come from.
+CREATE TABLE home_roles (
+    home_id uuid NOT NULL REFERENCES homes ON UPDATE CASCADE ON DELETE CASCADE,
+    role_name text NOT NULL UNIQUE,
+    PRIMARY KEY (home_id, role_name)
+);
+
+-- The functions that requests to a home may call; `api` is NULL for helpers that only views and functions call.
+CREATE TABLE home_functions (
+    home_id uuid NOT NULL REFERENCES homes ON UPDATE CASCADE ON DELETE CASCADE,
+    api integer,
+    function_name text NOT NULL,
+    UNIQUE NULLS NOT DISTINCT (home_id, api, function_name)
+);
+
+CREATE TABLE tenants (
+    id uuid PRIMARY KEY,
+    home_id uuid NOT NULL REFERENCES homes ON UPDATE CASCADE ON DELETE CASCADE,
+    slug text NOT NULL UNIQUE,
+    state text NOT NULL CHECK (state IN ('provisioning', 'active', 'suspended', 'moving', 'deleting')),
+    epoch bigint NOT NULL DEFAULT 1
+);
+CREATE INDEX tenants_home_id ON tenants (home_id);
+
+-- protect_table() runs as cp_owner, in the middle of a template's DDL.
+GRANT SELECT ON homes, home_roles TO cp_owner;

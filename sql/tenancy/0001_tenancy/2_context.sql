@@ -1,0 +1,91 @@
+-- Whom a transaction works for. set_tenant_context() is the only sanctioned setter, current_*() the only readers.
+
+-- The key of the lock that orders a tenant's writing transactions and a change of its state.
+CREATE FUNCTION tenant_lock(tenant uuid) RETURNS bigint
+IMMUTABLE PARALLEL SAFE
+RETURN hashtextextended('tenancy.tenant:' || tenant::text, 0);
+
+CREATE FUNCTION current_tenant_id() RETURNS uuid
+STABLE PARALLEL SAFE
+RETURN nullif(current_setting('app.current_tenant_id', true), '')::uuid;
+
+CREATE FUNCTION current_user_id() RETURNS uuid
+STABLE PARALLEL SAFE
+RETURN nullif(current_setting('app.current_user_id', true), '')::uuid;
+
+CREATE FUNCTION current_roles() RETURNS text[]
+STABLE PARALLEL SAFE
+RETURN coalesce(nullif(current_setting('app.current_roles', true), '')::text[], '{}');
+
+-- Binds the current transaction to a tenant, or raises. It never returns false: a gated statement
+-- (CASE WHEN set_tenant_context(…) THEN …) would turn that into an empty answer.
+CREATE FUNCTION set_tenant_context(
+    tenant uuid,
+    user_id uuid,
+    epoch bigint DEFAULT NULL,
+    read_only boolean DEFAULT false,
+    roles text[] DEFAULT '{}'
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_state text;
+    found_epoch bigint;
+    -- now() is the start of the transaction: with it a setting left behind by an earlier one is told apart.
+    transaction_mark text := extract(epoch FROM now())::text;
+BEGIN
+    IF tenant IS NULL OR user_id IS NULL OR read_only IS NULL OR roles IS NULL THEN
+        RAISE EXCEPTION 'a tenant context needs a tenant and a user' USING ERRCODE = 'TN400';
+    END IF;
+    IF current_setting('app.context_mark', true) = transaction_mark
+       AND current_setting('app.current_tenant_id', true) IS DISTINCT FROM tenant::text THEN
+        RAISE EXCEPTION 'this transaction already works for another tenant' USING ERRCODE = 'TN400';
+    END IF;
+
+    -- Before the state is read: whoever changes the state commits first and then takes this lock exclusively.
+    IF NOT read_only THEN
+        PERFORM pg_advisory_xact_lock_shared(tenancy.tenant_lock(tenant));
+    END IF;
+
+    -- session_user, because inside this function current_user is its owner.
+    SELECT t.state, t.epoch INTO found_state, found_epoch
+    FROM tenancy.tenants AS t
+    JOIN tenancy.home_roles AS r ON r.home_id = t.home_id AND r.role_name = session_user
+    WHERE t.id = tenant;
+
+    IF found_state IS NULL OR found_state = 'deleting' THEN
+        RAISE EXCEPTION 'no such tenant here' USING ERRCODE = 'TN404';
+    ELSIF found_state = 'suspended' THEN
+        RAISE EXCEPTION 'the tenant is suspended' USING ERRCODE = 'TN403';
+    ELSIF found_state IN ('moving', 'provisioning') THEN
+        RAISE EXCEPTION 'the tenant is not available yet' USING ERRCODE = 'TN503', DETAIL = found_state;
+    ELSIF found_epoch <> epoch THEN
+        RAISE EXCEPTION 'the placement is out of date' USING ERRCODE = 'TN409';
+    END IF;
+
+    PERFORM set_config('app.current_tenant_id', tenant::text, true),
+            set_config('app.current_user_id', user_id::text, true),
+            set_config('app.current_roles', roles::text, true),
+            set_config('app.context_mark', transaction_mark, true);
+    IF read_only THEN
+        PERFORM set_config('transaction_read_only', 'on', true);
+    END IF;
+    RETURN true;
+END
+$$;
+
+-- The sessions that hold a tenant's write lock; fencing cancels them when they do not end by themselves.
+CREATE FUNCTION fence_holders(tenant uuid) RETURNS SETOF integer
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pid
+    FROM pg_locks
+    WHERE locktype = 'advisory'
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND objsubid = 1  -- one 64-bit key, split over two 32-bit columns
+      AND (classid::bigint << 32) | objid::bigint = tenancy.tenant_lock(tenant)
+      AND mode = 'ShareLock'
+      AND granted
+$$;

@@ -1,0 +1,10 @@
+-- Calls everything that this version brought. Run with a tenant's context, and undone afterwards.
+SELECT create_user('{"email": "smoke@example.com", "name": "Smoke"}');
+SELECT create_project(jsonb_build_object('name', 'Smoke', 'owner_id', (SELECT id FROM users LIMIT 1)));
+SELECT rename_project(jsonb_build_object('id', (SELECT id FROM projects LIMIT 1), 'name', 'Smoke again'));
+SELECT create_project('{}');
+SELECT data FROM v_user_card;
+SELECT data FROM v_user;
+SELECT data FROM v_project;
+SELECT data FROM users;
+SELECT data FROM projects;
