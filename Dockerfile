@@ -6,17 +6,22 @@ ARG BASE_IMAGE=python:3.13-slim-trixie
 
 FROM ${BASE_IMAGE} AS build
 
-# The virtual environment has no pip of its own, so the final stage has no installer.
-RUN python3 -m venv --without-pip /opt/control-plane
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+
+# The environments have no pip of their own, so the final stage has no installer in what it copies.
+RUN python3 -m venv --without-pip /opt/control-plane && python3 -m venv --without-pip /opt/backend
 WORKDIR /src
-COPY requirements.lock ./
+COPY requirements.lock requirements-build.lock ./
 RUN python3 -m pip --python /opt/control-plane/bin/python3 install \
-        --no-cache-dir --require-hashes --only-binary :all: --requirement requirements.lock
+        --require-hashes --only-binary :all: --requirement requirements.lock \
+ && python3 -m pip --python /opt/backend/bin/python3 install \
+        --require-hashes --only-binary :all: --requirement requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY control_plane control_plane
 COPY sql sql
 COPY tenant_templates tenant_templates
-RUN python3 -m pip --python /opt/control-plane/bin/python3 install --no-cache-dir --no-deps .
+RUN /opt/backend/bin/python3 -m hatchling build --target wheel --directory /wheel \
+ && python3 -m pip --python /opt/control-plane/bin/python3 install --no-index --no-deps /wheel/*.whl
 
 FROM ${BASE_IMAGE}
 
