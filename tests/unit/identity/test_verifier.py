@@ -174,7 +174,7 @@ def test_a_signed_token_with_any_claims_is_either_refused_or_well_typed(
         return
     assert (principal.kind, principal.issuer) == ("tenant", "hs")
     assert principal.tenant_id == TENANT
-    assert all(isinstance(role, str) and role for role in principal.roles)
+    assert all(0 < len(role) <= 64 for role in principal.roles)
 
 
 def development(**changes: Any) -> Issuer:
@@ -186,7 +186,7 @@ def test_minted_tokens_are_verified_with_the_signing_key() -> None:
     tenant = verifier.verify(mint_tenant_token(development(), TENANT, USER, ["admin"], 60))
     assert (tenant.kind, tenant.tenant_id, tenant.user_id, tenant.roles) == ("tenant", TENANT, USER, ("admin",))
     platform = verifier.verify(mint_platform_token(development(), scopes=["tenants:read"]))
-    assert (platform.kind, platform.scopes) == ("platform", {"tenants:read"})
+    assert (platform.kind, platform.scopes) == ("platform", frozenset({"tenants:read"}))
     assert verifier.verify(mint_platform_token(development())).has_scope("migrations:write")
     assert mint_tenant_token(development(), TENANT, USER) != mint_tenant_token(development(), TENANT, USER)
     with pytest.raises(InvalidToken, match="expired"):
