@@ -68,9 +68,14 @@ async def copy_versions(session: AsyncSession, versions: Mapping[UUID, int]) -> 
     """Bring the registry's copies of home versions up to what their databases say."""
     if not versions:
         return
-    reached = func.unnest(
-        bindparam("homes", list(versions), ARRAY(Uuid)), bindparam("versions", list(versions.values()), ARRAY(Integer))
-    ).table_valued("home_id", "version", name="reached")
+    reached = (
+        func.unnest(
+            bindparam("homes", list(versions), ARRAY(Uuid)),
+            bindparam("versions", list(versions.values()), ARRAY(Integer)),
+        )
+        .table_valued("home_id", "version", name="reached")
+        .render_derived()
+    )
     await session.execute(
         update(Home)
         .where(Home.id == reached.c.home_id)

@@ -1,4 +1,4 @@
-"""Brings the registry's schema to the newest revision. Configured here, because an installed wheel has no alembic.ini."""
+"""Brings the registry to the newest revision. Configured here, because an installed wheel has no alembic.ini."""
 
 from __future__ import annotations
 

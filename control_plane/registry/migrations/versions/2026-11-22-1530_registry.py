@@ -130,7 +130,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("isolation IN ('shared', 'schema', 'database')", name=op.f("ck_tenants_isolation")),
         sa.CheckConstraint(
-            "status IN ('provisioning', 'active', 'suspended', 'deleting', 'deleted', 'failed')",
+            "status IN ('provisioning', 'active', 'suspended', 'deleting', 'deleted')",
             name=op.f("ck_tenants_status"),
         ),
         sa.ForeignKeyConstraint(["home_id"], ["homes.id"], name=op.f("fk_tenants_home_id")),
@@ -184,4 +184,5 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_idempotency_keys_operation_id"), "idempotency_keys", ["operation_id"], unique=False)
 
+    op.execute("CREATE SEQUENCE tenant_epochs START 2")
     op.execute("INSERT INTO installation (id) VALUES (gen_random_uuid())")

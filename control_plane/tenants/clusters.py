@@ -1,0 +1,114 @@
+"""Clusters: the servers that tenants are placed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from control_plane.errors import ClusterNameTaken, InvalidInput, UnsafePosture
+from control_plane.isolation.cluster import Finding, check_cluster, prepare_cluster
+from control_plane.pools.databases import Databases
+from control_plane.registry import audit, clusters
+from control_plane.registry.installation import installation_id
+from control_plane.registry.models import ISOLATIONS, Cluster
+
+
+@dataclass(frozen=True)
+class ClusterRecord:
+    """A cluster without its connection string; `capacity` is in tenants, None = unlimited."""
+
+    id: UUID
+    name: str
+    status: str
+    region: str | None
+    isolations: list[str]
+    capacity: int | None
+    tenants: int
+    created_at: datetime
+
+
+async def add_cluster(
+    databases: Databases,
+    name: str,
+    dsn: str,
+    *,
+    region: str | None = None,
+    isolations: Sequence[str] = ISOLATIONS,
+    capacity: int | None = None,
+    actor: str,
+) -> ClusterRecord:
+    """Prepare the server, check that it can isolate tenants, then accept it.
+
+    Raises `InvalidInput`, `ClusterNameTaken`, `ClusterUnavailable`, `UnsafePosture` (with the findings in `errors`).
+    """
+    if unknown := sorted(set(isolations) - set(ISOLATIONS)):
+        raise InvalidInput(f"Unknown isolation: {', '.join(unknown)}.", hint=f"One of {', '.join(ISOLATIONS)}.")
+    async with databases.registry() as session:
+        if await clusters.exists(session, name):
+            raise ClusterNameTaken
+        installation = await installation_id(session)
+    cluster = Cluster(
+        id=uuid4(),
+        name=name,
+        dsn=databases.box.seal(dsn),
+        database=await prepare_cluster(databases, dsn, installation),
+        region=region,
+        isolations=[isolation for isolation in ISOLATIONS if isolation in isolations],
+        capacity=capacity,
+    )
+    _refuse(await check_cluster(databases, cluster))
+    async with databases.registry.begin() as session:
+        await clusters.add(session, cluster)
+        audit.record(session, actor, "cluster.add", cluster=name)
+        return _record(cluster, 0)
+
+
+def _refuse(findings: Sequence[Finding]) -> None:
+    if findings:
+        raise UnsafePosture(
+            details="; ".join(f"{finding.object}: {finding.problem}" for finding in findings),
+            hint=findings[0].fix,
+            errors=[
+                {"code": finding.code, "object": finding.object, "problem": finding.problem, "fix": finding.fix}
+                for finding in findings
+            ],
+        )
+
+
+async def list_clusters(databases: Databases) -> list[ClusterRecord]:
+    async with databases.registry() as session:
+        counts = await clusters.tenant_counts(session)
+        return [_record(cluster, counts.get(cluster.id, 0)) for cluster in await clusters.all_by_name(session)]
+
+
+async def drain_cluster(databases: Databases, name: str, *, actor: str) -> ClusterRecord:
+    """Place no more tenants there; those that live there stay and are served. Raises `ClusterNotFound`."""
+    async with databases.registry.begin() as session:
+        cluster = await clusters.by_name(session, name, lock=True)
+        if cluster.status != "draining":
+            cluster.status = "draining"
+            audit.record(session, actor, "cluster.drain", cluster=name)
+        counts = await clusters.tenant_counts(session, cluster.id)
+        return _record(cluster, counts.get(cluster.id, 0))
+
+
+async def check(databases: Databases, name: str) -> list[Finding]:
+    """What keeps the cluster from isolating tenants. Raises `ClusterNotFound`, `ClusterUnavailable`."""
+    async with databases.registry() as session:
+        cluster = await clusters.by_name(session, name)
+    return await check_cluster(databases, cluster)
+
+
+def _record(cluster: Cluster, tenants: int) -> ClusterRecord:
+    return ClusterRecord(
+        id=cluster.id,
+        name=cluster.name,
+        status=cluster.status,
+        region=cluster.region,
+        isolations=cluster.isolations,
+        capacity=cluster.capacity,
+        tenants=tenants,
+        created_at=cluster.created_at,
+    )
