@@ -12,7 +12,13 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from control_plane.embedded import EmbeddedServer, home_secret
-from control_plane.errors import ClusterNameTaken, ClusterNotFound, ClusterUnavailable, ConfigurationError, RegistryUnavailable
+from control_plane.errors import (
+    ClusterNameTaken,
+    ClusterNotFound,
+    ClusterUnavailable,
+    ConfigurationError,
+    RegistryUnavailable,
+)
 from control_plane.identity.verifier import TokenVerifier, build_verifier
 from control_plane.isolation.cluster import prepare_cluster, require_safe
 from control_plane.migrator.tenancy import bring_up
@@ -120,15 +126,17 @@ async def open_control_plane(settings: Settings, *, upgrade: bool = False) -> As
             await _follow_embedded_server(databases, dsn)
 
         templates = Templates.load(settings.templates)
-        pools = RequestPools(databases)
+        pools = RequestPools(databases, settings)
         stack.push_async_callback(pools.aclose)
+        operations = Operations(databases, templates)
+        stack.push_async_callback(operations.aclose)
         verifier = build_verifier(settings)
         stack.push_async_callback(verifier.aclose)
         yield ControlPlane(
             settings=settings,
             databases=databases,
             templates=templates,
-            operations=Operations(databases, templates),
+            operations=operations,
             placements=Placements(databases),
             request_pools=pools,
             verifier=verifier,
@@ -142,7 +150,7 @@ def complete(settings: Settings) -> Settings:
         if settings.secret_key is None:
             raise ConfigurationError(
                 "CP_SECRET_KEY is not set.",
-                hint='It seals credentials in the registry: python -c "import secrets; print(secrets.token_urlsafe(32))"',
+                hint='It seals credentials. Make one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
             )
         return settings
     keys = {

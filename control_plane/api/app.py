@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from fastapi import FastAPI
 
 from control_plane import __version__
@@ -13,6 +10,7 @@ from control_plane.api.documented import document
 from control_plane.api.limits import BodyLimit
 from control_plane.api.problems import install_problems
 from control_plane.api.readiness import Readiness
+from control_plane.api.tenant_paths import add_tenant_paths
 from control_plane.identity.middleware import IdentityMiddleware
 from control_plane.service import ControlPlane
 
@@ -33,5 +31,6 @@ def create_app(plane: ControlPlane) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(IdentityMiddleware, verifier=plane.verifier)
     install_problems(app)
-    document(app, resources.document)
+    template = plane.templates[plane.settings.template]
+    document(app, lambda published: add_tenant_paths(published, template))
     return app

@@ -14,8 +14,6 @@ from control_plane.operations.records import OperationRecord, get_operation
 router = APIRouter(prefix="/operations", tags=["operations"])
 
 
-@router.get(
-    "/{id}", response_model=Operation, summary="Show an operation", responses=problems(400, 401, 403, 404, 503)
-)
+@router.get("/{id}", response_model=Operation, summary="Show an operation", responses=problems(400, 401, 403, 404, 503))
 async def show_operation(id: UUID, _: OperationsRead, plane: Plane) -> OperationRecord:
     return await get_operation(plane.databases, id)

@@ -177,7 +177,9 @@ class ClusterCreate(Body):
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
     dsn: SecretStr = Field(
-        min_length=1, max_length=2000, description="Of an administrative role with CREATEROLE and CREATEDB, no superuser."
+        min_length=1,
+        max_length=2000,
+        description="Of an administrative role with CREATEROLE and CREATEDB, no superuser.",
     )
     region: Line | None = None
     isolations: list[Isolation] = Field(default=["shared", "schema", "database"], min_length=1, max_length=3)

@@ -35,12 +35,20 @@ IdempotencyKey = Annotated[
     summary="Onboard a tenant",
     responses={
         201: {"description": "The tenant is active.", "headers": LOCATION},
-        202: {"description": "Still at work; `Location` is the operation to poll.", "model": Tenant, "headers": LOCATION},
+        202: {
+            "description": "Still at work; `Location` is the operation to poll.",
+            "model": Tenant,
+            "headers": LOCATION,
+        },
         **problems(400, 401, 403, 404, 409, 413, 422, 503),
     },
 )
 async def create_tenant(
-    body: TenantCreate, principal: TenantsWrite, plane: Plane, response: Response, idempotency_key: IdempotencyKey = None
+    body: TenantCreate,
+    principal: TenantsWrite,
+    plane: Plane,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
 ) -> records.TenantRecord:
     tenant, operation = await plane.operations.create_tenant(
         NewTenant(**body.model_dump()),

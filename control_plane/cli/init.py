@@ -28,9 +28,7 @@ def init(
 
     async def work(settings: Settings) -> Initialised:
         async with open_control_plane(settings, upgrade=True) as plane:
-            return await initialise(
-                plane, template_version=template_version, first_cluster=not no_cluster, actor=ACTOR
-            )
+            return await initialise(plane, template_version=template_version, first_cluster=not no_cluster, actor=ACTOR)
 
     done = run(work, as_json=json)
     if json:

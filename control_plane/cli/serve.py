@@ -9,11 +9,10 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
-from fastapi import FastAPI
 
 from control_plane.api.app import create_app
 from control_plane.cli.run import run
@@ -51,7 +50,7 @@ def serve(
 class Server(uvicorn.Server):
     """uvicorn without its signal handling, which would end the process before the databases are closed."""
 
-    def __init__(self, app: FastAPI, ready: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(self, app: Callable[..., Any], ready: Callable[[], Awaitable[None]] | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -80,13 +79,14 @@ class Server(uvicorn.Server):
 async def serve_until(
     stop: asyncio.Event,
     plane: ControlPlane,
-    app: FastAPI,
+    app: Callable[..., Any],
     listener: socket.socket,
     *,
     worker: bool,
     ready: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Serve `app` on `listener` until `stop` is set; `ready` is awaited once requests are accepted."""
+    await plane.verifier.start()
     server = Server(app, ready)
 
     async def answer() -> None:
@@ -129,7 +129,7 @@ def listen(settings: Settings) -> socket.socket:
 def address(listener: socket.socket) -> str:
     """The URL at which a program on this machine reaches `listener`."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +24,7 @@ COLUMNS = ("slug", "name", "isolation", "status", "pattern_version", "cluster", 
 WAIT = 300.0  # seconds; a terminal is patient, and a crash resumes anyway
 
 
-class IsolationName(str, Enum):
+class IsolationName(StrEnum):
     shared = "shared"
     schema = "schema"
     database = "database"

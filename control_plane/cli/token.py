@@ -21,7 +21,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 def token(
     tenant: Annotated[str | None, typer.Option(metavar="SLUG", help="A token for this tenant's data.")] = None,
     platform: Annotated[bool, typer.Option("--platform", help="A token for the platform API.")] = False,
-    subject: Annotated[str | None, typer.Option(help="The user's id (a uuid; a new one when absent), or a name with --platform.")] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="The user's id (a uuid; a new one when absent), or a name with --platform.")
+    ] = None,
     role: Annotated[list[str] | None, typer.Option(help="A role of the user; may be repeated.")] = None,
     scope: Annotated[list[str] | None, typer.Option(help="May be repeated; all scopes when absent.")] = None,
     ttl: Annotated[str, typer.Option(metavar="90s|15m|1h|7d", help="How long it is valid.")] = "1h",
