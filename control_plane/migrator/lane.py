@@ -13,6 +13,7 @@ from time import monotonic
 import asyncpg
 
 from control_plane.errors import ClusterUnavailable
+from control_plane.isolation.extensions import install_extensions
 from control_plane.migrator.explain import Explainer
 from control_plane.migrator.link import Link
 from control_plane.migrator.plan import DueHome
@@ -54,6 +55,10 @@ class Job:
             self._scripts[version] = self.template.script(version, self.target)
         return self._scripts[version]
 
+    async def prepare(self, connection: asyncpg.Connection) -> None:
+        """A version may need an extension that its predecessors did not."""
+        await install_extensions(connection, self.template)
+
 
 @dataclass(slots=True)
 class _Task:
@@ -82,7 +87,7 @@ class Lane:
                 group.create_task(self._work())
 
     async def _work(self) -> None:
-        async with Link(self._job.databases, self._cluster) as link:
+        async with Link(self._job.databases, self._cluster, self._job.prepare) as link:
             while (task := await self._take()) is not None:
                 task.began = monotonic()
                 try:

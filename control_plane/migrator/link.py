@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 
@@ -16,11 +17,14 @@ _HOMES_PER_CONNECTION = 500
 
 
 class Link:
-    """At most one open connection as the cluster's administrative role."""
+    """At most one open connection as the cluster's administrative role; `prepare` runs on each new one."""
 
-    def __init__(self, databases: Databases, cluster: Cluster) -> None:
+    def __init__(
+        self, databases: Databases, cluster: Cluster, prepare: Callable[[asyncpg.Connection], Awaitable[None]]
+    ) -> None:
         self._databases = databases
         self._cluster = cluster
+        self._prepare = prepare
         self._stack = AsyncExitStack()
         self._connection: asyncpg.Connection | None = None
         self._database = ""
@@ -42,9 +46,10 @@ class Link:
             return current
         await self.close()
         opened = self._databases.admin(self._cluster, database, purpose="migrate")
-        self._connection = await self._stack.enter_async_context(opened)
-        self._database, self._uses = database, 1
-        return self._connection
+        connection = await self._stack.enter_async_context(opened)
+        await self._prepare(connection)
+        self._connection, self._database, self._uses = connection, database, 1
+        return connection
 
     async def close(self) -> None:
         """Close what is open; the next `to` opens anew."""

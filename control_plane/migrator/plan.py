@@ -170,7 +170,7 @@ def _assemble(
         for row in answer.rows:
             if row["home_id"] is None:
                 continue
-            if fleet.copies.get(row["home_id"], target) != row["version"]:
+            if fleet.copies.get(row["home_id"], row["version"]) != row["version"]:
                 copies[row["home_id"]] = row["version"]
             # Version 0 is a home that its provisioner has not built yet.
             if row["home_id"] in leave_out or not 0 < row["version"] < target:

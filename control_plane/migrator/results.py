@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
@@ -51,4 +51,4 @@ class RunResult:
     left: int
     current: int  # homes that were at the target before
     seconds: float
-    plan: Plan  # the first one: its unreached databases, deletions and homes being built are part of the outcome
+    plan: Plan = field(repr=False)  # the first one: its unreached databases, deletions and homes being built are part of the outcome
