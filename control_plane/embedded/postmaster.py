@@ -23,12 +23,12 @@ class Postmaster:
     @property
     def alive(self) -> bool:
         """Whether the pid is a server on this data directory; after a crash it may be another program's."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)  # a child of ours that ended stays a zombie until somebody asks
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # a server is of our account, or of one that root may signal
             return False
-        except PermissionError:
-            return False  # another account's process: not the server, whose account we are or may become
         if not Path("/proc/self/cwd").exists():
             return True
         try:
@@ -37,17 +37,13 @@ class Postmaster:
         except OSError:
             return False
 
-    def stop(self, ended: Callable[[], bool] | None = None, timeout: float = 60.0) -> None:
-        """Fast shutdown: roll back what is open, write a checkpoint, end. Raises when it takes too long.
-
-        `ended` tells of the end instead of `alive`: only a parent that waits for its child sees it gone.
-        """
-        ended = ended or (lambda: not self.alive)
+    def stop(self, timeout: float = 60.0) -> None:
+        """Fast shutdown: roll back what is open, write a checkpoint, end. Raises when it takes too long."""
         self._signal(signal.SIGINT)
-        if wait_until(ended, timeout):
+        if wait_until(lambda: not self.alive, timeout):
             return
         self._signal(signal.SIGQUIT)  # without a checkpoint: the next start recovers from the log
-        if not wait_until(ended, 10.0):
+        if not wait_until(lambda: not self.alive, 10.0):
             raise ConfigurationError(
                 f"The embedded server (process {self.pid}) does not stop.",
                 hint=f"kill -9 {self.pid}, then start again.",

@@ -52,7 +52,6 @@ class EmbeddedServer:
         }
         self._layout: Layout | None = None
         self._users: FileLock | None = None
-        self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def data(self) -> Path:
@@ -89,7 +88,7 @@ class EmbeddedServer:
                 self._ensure_running(layout, alone=alone)
                 self._query("SELECT 1")  # the password fits
             except BaseException:
-                if (alone or self._child is not None) and (running := find_postmaster(layout.data)) is not None:
+                if alone and (running := find_postmaster(layout.data)) is not None:
                     self._stop(running)
                 users.release()
                 raise
@@ -134,7 +133,6 @@ class EmbeddedServer:
         return command
 
     def _ensure_running(self, layout: Layout, *, alone: bool) -> None:
-        layout.make_sockets()
         if not layout.data.exists():
             create_data(
                 layout,
@@ -179,6 +177,7 @@ class EmbeddedServer:
             )
 
     def _launch(self, layout: Layout) -> None:
+        layout.make_sockets()
         if layout.log.exists() and layout.log.stat().st_size > _LOG_LIMIT:
             layout.log.replace(layout.log.with_suffix(".log.1"))
         deadline = time.monotonic() + _START_TIMEOUT
@@ -199,18 +198,14 @@ class EmbeddedServer:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=ENVIRONMENT, cwd="/", umask=0o077, start_new_session=True, **layout.account.become,
             )  # fmt: skip
-        self._child = child
-        wait_until(
-            lambda: child.poll() is not None or _status(layout) == "ready", max(0.0, deadline - time.monotonic())
-        )
-        return child.poll() is None and _status(layout) == "ready"
+        wait_until(lambda: child.poll() is not None or _status(layout) == "ready", deadline - time.monotonic())
+        if child.poll() is not None:
+            return False
+        child.returncode = 0  # it may outlive us; Popen would warn that it still runs
+        return _status(layout) == "ready"
 
     def _stop(self, running: Postmaster) -> None:
-        if self._child is not None and self._child.pid == running.pid:
-            child, self._child = self._child, None
-            running.stop(lambda: child.poll() is not None)
-        else:
-            running.stop()
+        running.stop()
         with contextlib.suppress(OSError):
             self._found_layout.sockets.rmdir()
 
