@@ -68,7 +68,7 @@ async def enqueue(session: AsyncSession, operation_id: UUID, tenant_id: UUID, de
     """Add the job in the transaction of `session`; due in `delay` seconds, one at a time per tenant."""
     await session.execute(
         _ENQUEUE,
-        {"queue": QUEUE, "task": TASK, "lock": f"tenant:{tenant_id}", "operation": operation_id, "delay": delay},
+        {"queue": QUEUE, "task": TASK, "lock": f"tenant:{tenant_id}", "operation": str(operation_id), "delay": delay},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import any_, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.errors import ClusterNotFound
@@ -41,7 +41,7 @@ async def all_by_name(session: AsyncSession) -> Sequence[Cluster]:
 
 async def accepting(session: AsyncSession, isolation: str) -> Sequence[Cluster]:
     """Active clusters that tenants of `isolation` may be placed on."""
-    query = select(Cluster).where(Cluster.status == "active", Cluster.isolations.any(isolation))  # type: ignore[arg-type]
+    query = select(Cluster).where(Cluster.status == "active", literal(isolation) == any_(Cluster.isolations))
     return (await session.scalars(query.order_by(Cluster.name))).all()
 
 
