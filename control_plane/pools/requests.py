@@ -68,7 +68,8 @@ class RequestPools:
     def connection(self, placement: Placement) -> Borrowed:
         """A connection of the placement's home, until the block ends.
 
-        Raises `PoolExhausted`, `ClusterUnavailable`, `RegistryUnavailable`, or `StaleEpoch` when the home is gone.
+        Raises `PoolExhausted`, `ClusterUnavailable`, `RegistryUnavailable`, or `StaleEpoch` when the home is gone or refuses
+        its login role.
         """
         return Borrowed(self, placement)
 
@@ -164,11 +165,10 @@ class RequestPools:
         except ClusterUnavailable:
             home.budget.unavailable_until = time.monotonic() + BACKOFF
             raise
-        except asyncpg.InvalidCatalogNameError:
-            raise StaleEpoch from None
         except asyncpg.PostgresError as error:
-            logger.error("home %s refuses its login role: SQLSTATE %s", home.home_id, error.sqlstate)
-            raise ClusterUnavailable from error
+            # Role or database gone: the tenant has been dropped or moved, or somebody should look.
+            logger.warning("home %s refuses its login role: SQLSTATE %s", home.home_id, error.sqlstate)
+            raise StaleEpoch from error
 
     async def _dial(self, target: Target) -> asyncpg.Connection:
         return await connect(
