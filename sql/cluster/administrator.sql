@@ -25,9 +25,11 @@ SELECT NOT rolsuper AS borrow FROM pg_roles WHERE rolname = current_user \gset
     GRANT cp_admin TO CURRENT_USER;
 \endif
 CREATE DATABASE control_plane OWNER cp_admin TEMPLATE template0 ENCODING 'UTF8';
--- Request roles have no business outside their own database.
-REVOKE ALL ON DATABASE control_plane, postgres, template1 FROM PUBLIC;
-GRANT CONNECT ON DATABASE postgres TO cp_admin;
+REVOKE ALL ON DATABASE control_plane FROM PUBLIC;
 \if :borrow
     REVOKE cp_admin FROM CURRENT_USER;
+\else
+    -- Request roles have no business outside their own database. Only a superuser can see to that here.
+    REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
+    GRANT CONNECT ON DATABASE postgres TO cp_admin;
 \endif
