@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import delete
 
+from control_plane.isolation.cluster import prepare_cluster
 from control_plane.pools.connect import registry_engine
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster, Installation
@@ -83,8 +84,6 @@ async def installation_id(databases: Databases) -> UUID:
 @pytest_asyncio.fixture
 async def cluster(server: Server, databases: Databases, installation_id: UUID) -> Cluster:
     """The session's server, prepared for this test's installation and registered as cluster `main`."""
-    from control_plane.isolation.cluster import prepare_cluster
-
     registered = Cluster(
         id=uuid4(),
         name="main",
