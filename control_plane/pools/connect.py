@@ -35,17 +35,19 @@ async def connect(
 
     Raises `ClusterUnavailable` when the server cannot be reached within `timeout` seconds.
     """
-    given = {"database": database, "user": user, "password": password}
     try:
-        return await asyncpg.connect(
+        opened: asyncpg.Connection = await asyncpg.connect(
             dsn,
+            database=database,
+            user=user,
+            password=password,
             timeout=timeout,
             server_settings={"application_name": application_name, **(server_settings or {})},
-            **{name: value for name, value in given.items() if value is not None},
             **options,
         )
     except UNREACHABLE as error:
         raise ClusterUnavailable(details=type(error).__name__) from error
+    return opened
 
 
 def registry_engine(dsn: str) -> AsyncEngine:

@@ -26,7 +26,7 @@ LISTENING = re.compile(r"listening on (http://\S+)")
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", directory, ROOT]
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(directory), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
     (built,) = directory.glob("*.whl")
     return built
@@ -34,11 +34,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of console scripts of a new environment that holds the wheel and borrows its dependencies from ours."""
+    """The console scripts' folder of a new environment that holds the wheel and borrows its dependencies from ours."""
     environment = tmp_path_factory.mktemp("outside the tree") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     python = environment / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--no-index", "--no-deps", wheel], check=True)
     (packages,) = environment.glob("lib/python3*/site-packages")
     # A line of a .pth file extends the path, but the .pth files there are not read: the tree stays out.
@@ -82,7 +82,7 @@ def test_what_is_installed_reads_nothing_of_the_tree(scripts: Path, tmp_path: Pa
 @contextmanager
 def served(scripts: Path, environment: Mapping[str, str], log: Path) -> Iterator[str]:
     """The address of a running service, which is stopped gracefully afterwards."""
-    command = [scripts / "control-plane", "serve", "--port", "0"]
+    command = [str(scripts / "control-plane"), "serve", "--port", "0"]
     with log.open("wb") as stderr:
         service = subprocess.Popen(command, env=environment, cwd=log.parent, stderr=stderr)
     try:
@@ -117,7 +117,8 @@ def test_it_onboards_serves_and_releases(scripts: Path, tmp_path: Path) -> None:
         with served(scripts, environment, tmp_path / "log") as address, httpx.Client(base_url=address) as http:
             new = {"slug": "umbrella", "name": "Umbrella Corp.", "isolation": "schema"}
             onboarded = http.post("/tenants", json=new, headers=bearer("--platform"), timeout=60)
-            assert (onboarded.status_code, onboarded.json()["pattern_version"]) == (201, 1), onboarded.text
+            assert onboarded.status_code == 201, onboarded.text
+            assert onboarded.json()["pattern_version"] == 1
 
             tenant = bearer("--tenant", "umbrella")
             created = http.post("/api/v1/rpc/create_project", json={"name": "Hive"}, headers=tenant)
