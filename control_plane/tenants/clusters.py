@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from control_plane.errors import ClusterNameTaken, InvalidInput, UnsafePosture
-from control_plane.isolation.cluster import Finding, check_cluster, prepare_cluster
+from control_plane.errors import ClusterNameTaken, InvalidInput
+from control_plane.isolation.cluster import Finding, check_cluster, prepare_cluster, require_safe
 from control_plane.pools.databases import Databases
 from control_plane.registry import audit, clusters
 from control_plane.registry.installation import installation_id
@@ -41,7 +41,7 @@ async def add_cluster(
 ) -> ClusterRecord:
     """Prepare the server, check that it can isolate tenants, then accept it.
 
-    Raises `InvalidInput`, `ClusterNameTaken`, `ClusterUnavailable`, `UnsafePosture` (with the findings in `errors`).
+    Raises `InvalidInput`, `ClusterNameTaken`, `ClusterUnavailable`, `UnsafePosture`.
     """
     if unknown := sorted(set(isolations) - set(ISOLATIONS)):
         raise InvalidInput(f"Unknown isolation: {', '.join(unknown)}.", hint=f"One of {', '.join(ISOLATIONS)}.")
@@ -58,23 +58,11 @@ async def add_cluster(
         isolations=[isolation for isolation in ISOLATIONS if isolation in isolations],
         capacity=capacity,
     )
-    _refuse(await check_cluster(databases, cluster))
+    await require_safe(databases, cluster)
     async with databases.registry.begin() as session:
         await clusters.add(session, cluster)
         audit.record(session, actor, "cluster.add", cluster=name)
         return _record(cluster, 0)
-
-
-def _refuse(findings: Sequence[Finding]) -> None:
-    if findings:
-        raise UnsafePosture(
-            details="; ".join(f"{finding.object}: {finding.problem}" for finding in findings),
-            hint=findings[0].fix,
-            errors=[
-                {"code": finding.code, "object": finding.object, "problem": finding.problem, "fix": finding.fix}
-                for finding in findings
-            ],
-        )
 
 
 async def list_clusters(databases: Databases) -> list[ClusterRecord]:

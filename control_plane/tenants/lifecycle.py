@@ -1,4 +1,4 @@
-"""The states of a tenant and every way from one to another. Repeating a request is no error: some lead to themselves."""
+"""The states of a tenant and all ways from one to another. To repeat a request is no error: some lead to themselves."""
 
 from __future__ import annotations
 

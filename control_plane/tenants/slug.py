@@ -11,14 +11,14 @@ SHORTEST, LONGEST = 2, 40
 _GRAMMAR = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{32}", re.ASCII)  # without hyphens, which uuid parsers ignore wherever they are
 
-# Words that would be mistaken for something of ours in an address, a host name, a log or a psql prompt.
+# Words that would be mistaken for something of ours in an address, a log or a psql prompt; `tenancy.reserved_slugs()`
+# in the tenants' databases holds the same ones.
 RESERVED = frozenset(
     """
-    admin administrator api app apps assets auth billing cdn cluster clusters config console control-plane cp
-    dashboard default docs graphql health healthz help id information-schema internal legal localhost login logout
-    mail metrics migrations none null oauth operations pg postgres public readyz root rpc schema security self settings
-    signin signup smtp sso static status superuser support system template tenancy tenant tenants token
-    undefined user users webhooks www
+    admin administrator all api app auth billing cluster clusters console control-plane default docs health healthz
+    home homes information-schema internal login logout metrics migrations new none null oauth openapi operations
+    pg-catalog platform postgres public readyz registry root schema security self shared static status support system
+    template templates tenancy tenant tenants test undefined www
     """.split()  # noqa: SIM905 - one word a line would hide the list
 )
 
@@ -29,7 +29,7 @@ def validate_slug(slug: str) -> str:
         raise InvalidSlug(f"The slug has {len(slug)} characters; it needs {SHORTEST} to {LONGEST}.")
     if not _GRAMMAR.fullmatch(slug):
         raise InvalidSlug(f"The slug {slug!r} {_flaw(slug)}.")
-    if slug in RESERVED or slug.startswith("pg-"):
+    if slug in RESERVED:
         raise InvalidSlug(f"The slug {slug!r} is reserved.")
     if _UUID.fullmatch(slug.replace("-", "")):
         raise InvalidSlug(f"The slug {slug!r} could be mistaken for a tenant's id.")

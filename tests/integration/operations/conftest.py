@@ -1,0 +1,27 @@
+"""The verbs of one process, on the session's server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from control_plane.operations.engine import Operations
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster
+from control_plane.settings import Settings
+from control_plane.templates import Templates
+
+
+@pytest.fixture
+def templates(settings: Settings) -> Templates:
+    return Templates.load(settings.templates)
+
+
+@pytest_asyncio.fixture
+async def operations(databases: Databases, templates: Templates, cluster: Cluster) -> AsyncIterator[Operations]:
+    """Creates tenants on the cluster `main`."""
+    opened = Operations(databases, templates)
+    yield opened
+    await opened.aclose()

@@ -1,0 +1,107 @@
+"""The registry's migrations lead to what the models say, from any start."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import re
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from procrastinate.schema import SchemaManager
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from control_plane.pools.connect import registry_engine
+from control_plane.registry.models import Base
+from control_plane.registry.upgrade import MIGRATIONS, is_current, upgrade
+
+
+@pytest_asyncio.fixture
+async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+    opened = registry_engine(database)
+    yield opened
+    await opened.dispose()
+
+
+def _differences(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_name": lambda name, kind, _: kind != "table" or not name.startswith("procrastinate_"),
+        },
+    )
+    return list(compare_metadata(context, Base.metadata))
+
+
+async def test_the_migrations_lead_to_the_models(engine: AsyncEngine) -> None:
+    await upgrade(engine)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(_differences) == []
+
+
+async def test_check_constraints_of_migrations_and_models_are_the_same(engine: AsyncEngine, database: str) -> None:
+    """Alembic does not compare them."""
+    query = text("""
+        SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE contype = 'c' AND connamespace = 'public'::regnamespace AND conrelid::regclass::text !~ '^procrastinate'
+        ORDER BY 1
+    """)
+    await upgrade(engine)
+    async with engine.connect() as connection:
+        migrated = (await connection.execute(query)).all()
+        await connection.rollback()
+        await connection.execute(text("DROP SCHEMA public CASCADE"))
+        await connection.execute(text("CREATE SCHEMA public"))
+        await connection.run_sync(Base.metadata.create_all)
+        assert (await connection.execute(query)).all() == migrated
+
+
+async def test_upgrading_twice_changes_nothing(engine: AsyncEngine) -> None:
+    assert not await is_current(engine)
+    await upgrade(engine)
+    await upgrade(engine)
+    assert await is_current(engine)
+
+
+async def test_two_processes_may_upgrade_at_once(database: str) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from control_plane.pools.connect import registry_engine\n"
+        "from control_plane.registry.upgrade import upgrade\n"
+        "asyncio.run(upgrade(registry_engine(sys.argv[1])))\n"
+    )
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", script, database, stderr=asyncio.subprocess.PIPE)
+        for _ in range(3)
+    ]
+    for process in processes:
+        _, complaint = await process.communicate()
+        assert process.returncode == 0, complaint.decode()
+
+
+async def test_a_registry_has_exactly_one_installation(engine: AsyncEngine) -> None:
+    await upgrade(engine)
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM installation"))).scalar_one() == 1
+        with pytest.raises(IntegrityError, match="uq_installation_single"):
+            await connection.execute(text("INSERT INTO installation (id) VALUES (gen_random_uuid())"))
+
+
+def test_the_names_of_revisions_begin_with_their_dates() -> None:
+    names = [path.name for path in (MIGRATIONS / "versions").glob("*.py")]
+    assert names
+    assert [name for name in names if not re.fullmatch(r"\d{4}-\d\d-\d\d-\d{4}_[a-z0-9_]+\.py", name)] == []
+
+
+def test_the_copied_job_tables_are_those_of_the_installed_procrastinate() -> None:
+    version = importlib.metadata.version("procrastinate").replace(".", "_")
+    copy = (MIGRATIONS / "sql" / f"procrastinate_{version}.sql").read_text("utf-8")
+    assert copy.endswith(SchemaManager.get_schema())
