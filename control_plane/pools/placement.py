@@ -163,7 +163,7 @@ class Placements:
         read_at = self._clock()
         async with asyncio.timeout(READ_TIMEOUT), self._databases.registry() as session:
             row = (await session.execute(query)).one_or_none()
-        if row is None or row.status in ("deleting", "deleted", "failed"):
+        if row is None or row.status in ("deleting", "deleted"):
             raise TenantNotFound
         if row.status == "provisioning" or row.id is None or not row.ready:
             raise TenantNotReady

@@ -68,8 +68,8 @@ class RequestPools:
     def connection(self, placement: Placement) -> Borrowed:
         """A connection of the placement's home, until the block ends.
 
-        Raises `PoolExhausted`, `ClusterUnavailable`, `RegistryUnavailable`, or `StaleEpoch` when the home is gone or refuses
-        its login role.
+        Raises `PoolExhausted`, `ClusterUnavailable`, `RegistryUnavailable`, or `StaleEpoch` when the home is gone or
+        refuses its login role.
         """
         return Borrowed(self, placement)
 

@@ -60,7 +60,7 @@ async def settle(pools: RequestPools) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - nothing announces it
+    while not condition():
         await asyncio.sleep(0.01)
 
 
