@@ -128,10 +128,8 @@ async def make_plan(
     async with databases.registry() as session:
         fleet = await read_fleet(session, template.name, target)
     gate = asyncio.Semaphore(PLAN_CONNECTIONS)
-    answers = await asyncio.gather(
-        *(_ask(databases, gate, place, (template.name, target, list(fleet.copies), list(only) or None))
-          for place in fleet.places)
-    )  # fmt: skip
+    arguments = (template.name, target, ",".join(map(str, fleet.copies)), ",".join(only) or None)
+    answers = await asyncio.gather(*(_ask(databases, gate, place, arguments) for place in fleet.places))
     plan = _assemble(template, target, fleet, answers, leave_out, tenancy_version)
     if only:
         _require_all(only, answers, plan)

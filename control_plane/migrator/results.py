@@ -51,4 +51,6 @@ class RunResult:
     left: int
     current: int  # homes that were at the target before
     seconds: float
-    plan: Plan = field(repr=False)  # the first one: its unreached databases, deletions and homes being built are part of the outcome
+    plan: Plan = field(
+        repr=False
+    )  # the first one: its unreached databases, deletions and homes being built are part of the outcome

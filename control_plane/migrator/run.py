@@ -111,7 +111,7 @@ class _Run:
     async def _work_off(self, plan: Plan) -> None:
         """The plan, then whatever was provisioned meanwhile from an older version, until a sweep finds nothing."""
         job = Job(self.databases, self.template, plan.target, self.stop, self._report)
-        while plan.homes and not self.stop.is_set():
+        while plan.homes:
             self.planned += len(plan.homes)
             for wave in plan.waves:
                 await self._run_wave(job, wave)
