@@ -97,6 +97,8 @@ def _decode(cursor: str) -> tuple[str, UUID]:
         slug, tenant_id = (
             base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode("ascii").split()
         )
+        if not slug.isprintable():
+            raise ValueError(slug)
         return slug, UUID(tenant_id)
     except (ValueError, binascii.Error):
         raise InvalidInput("The cursor is not one that a list of tenants returned.") from None
