@@ -23,6 +23,7 @@ from control_plane.embedded.layout import find_layout
 from control_plane.embedded.postmaster import Postmaster, find_postmaster, wait_until
 from control_plane.errors import ConfigurationError
 from control_plane.pools.connect import connect
+from tests.support.embedded_user import fast_server
 from tests.support.servers import dsn_with, temporary_home
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,13 +106,13 @@ async def test_a_second_start_keeps_the_data_and_the_passwords(home: Path) -> No
 
 async def test_any_path_will_do(new_home: Path) -> None:
     home = new_home / "100% 'quoted' \"ünï\"" / ("long" * 25) / ("long" * 25)
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         assert await value(server.admin_dsn, "SELECT current_user") == "cp_admin"
         assert server.data.is_relative_to(home)
 
 
 async def test_the_administrator_is_no_superuser_and_owns_the_registry(home: Path) -> None:
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         connection = await connect(server.admin_dsn, application_name="tests")
         role = await connection.fetchrow(
             "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = current_user"
@@ -133,7 +134,7 @@ async def test_the_administrator_is_no_superuser_and_owns_the_registry(home: Pat
 
 
 async def test_a_wrong_password_is_refused_and_passwords_are_scram(home: Path) -> None:
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         for role in ("cp_admin", "postgres"):
             with pytest.raises(asyncpg.InvalidPasswordError):
                 await value(dsn_with(server.superuser_dsn, user=role, password="wrong"), "SELECT 1")
@@ -144,7 +145,7 @@ async def test_a_wrong_password_is_refused_and_passwords_are_scram(home: Path) -
 
 
 async def test_no_tcp_port_is_open_unless_asked(home: Path) -> None:
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         assert await value(server.admin_dsn, "SHOW listen_addresses") == ""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -158,7 +159,7 @@ async def test_no_tcp_port_is_open_unless_asked(home: Path) -> None:
 
 
 def test_files_and_socket_are_private(home: Path) -> None:
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         layout = find_layout(home)
         private = [home / "postgres.key", home / "cp_admin.key", layout.log]
         assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
@@ -168,13 +169,13 @@ def test_files_and_socket_are_private(home: Path) -> None:
 
 
 async def test_two_homes_run_at_once(home: Path, new_home: Path) -> None:
-    with EmbeddedServer(home) as one, EmbeddedServer(new_home) as other:
+    with fast_server(home) as one, fast_server(new_home) as other:
         await value(one.admin_dsn, "CREATE TABLE only_in_one ()")
         assert await value(other.admin_dsn, "SELECT to_regclass('only_in_one')") is None
 
 
 def test_the_last_user_stops_the_server(home: Path) -> None:
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         pid = postmaster(server).pid
         with user_process(home):
             assert postmaster(server).pid == pid
@@ -201,7 +202,7 @@ def test_processes_that_start_together_share_one_server(new_home: Path) -> None:
 
 def test_other_settings_are_refused_while_another_process_uses_the_server(home: Path) -> None:
     with user_process(home), pytest.raises(ConfigurationError, match="other settings"):
-        EmbeddedServer(home, settings={"work_mem": "8MB"}).start()
+        fast_server(home, work_mem="8MB").start()
 
 
 async def test_a_server_left_by_a_killed_process_is_taken_over_and_stopped(home: Path) -> None:
@@ -210,7 +211,7 @@ async def test_a_server_left_by_a_killed_process_is_taken_over_and_stopped(home:
         other.kill()
     assert orphan is not None
     assert orphan.alive
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         assert postmaster(server).pid == orphan.pid
         assert await value(server.admin_dsn, "SELECT 1") == 1
     assert not orphan.alive
@@ -222,12 +223,12 @@ def test_an_orphan_of_another_version_is_restarted(home: Path, monkeypatch: pyte
         other.kill()
     assert orphan is not None
     monkeypatch.setattr(server_module, "server_version", lambda: "18.999")
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         assert postmaster(server).pid != orphan.pid
 
 
 async def test_a_killed_postmaster_is_recovered_from(home: Path) -> None:
-    server = EmbeddedServer(home)
+    server = fast_server(home)
     server.start()
     await value(server.admin_dsn, "CREATE TABLE IF NOT EXISTS kept AS SELECT 7 AS number")
     killed = postmaster(server)
@@ -235,18 +236,18 @@ async def test_a_killed_postmaster_is_recovered_from(home: Path) -> None:
     assert wait_until(lambda: not killed.alive, 10)
     server.stop()
     assert (server.data / "postmaster.pid").exists()
-    with EmbeddedServer(home) as again:
+    with fast_server(home) as again:
         assert await value(again.admin_dsn, "SELECT number FROM kept") == 7
 
 
 async def test_a_pid_file_that_names_another_program_is_stale(home: Path) -> None:
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         left = (server.data / "postmaster.pid").read_text()
     pid, _, rest = left.partition("\n")
     assert pid.isdigit()
     (server.data / "postmaster.pid").write_text(f"{os.getpid()}\n{rest}")
     assert not server.running
-    with EmbeddedServer(home) as again:
+    with fast_server(home) as again:
         assert await value(again.admin_dsn, "SELECT 1") == 1
 
 
@@ -257,15 +258,15 @@ async def test_an_interrupted_creation_is_begun_anew(new_home: Path, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(os, "rename", crash)
         with pytest.raises(KeyboardInterrupt):
-            EmbeddedServer(new_home).start()
+            fast_server(new_home).start()
     assert (new_home / "postgres" / "data.unfinished" / "PG_VERSION").exists()
-    with EmbeddedServer(new_home) as server:
+    with fast_server(new_home) as server:
         assert await value(server.admin_dsn, "SELECT 1") == 1
     assert not (new_home / "postgres" / "data.unfinished").exists()
 
 
 def test_ctrl_c_of_the_terminal_does_not_reach_the_server(home: Path) -> None:
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         assert os.getpgid(postmaster(server).pid) != os.getpgid(0)
         assert os.getsid(postmaster(server).pid) != os.getsid(0)
 
@@ -275,19 +276,19 @@ def test_a_socket_directory_of_somebody_else_is_refused(new_home: Path) -> None:
     sockets.symlink_to("/tmp")
     try:
         with pytest.raises(ConfigurationError, match="not a private directory"):
-            EmbeddedServer(new_home).start()
+            fast_server(new_home).start()
     finally:
         sockets.unlink()
 
 
 def test_a_server_that_cannot_start_says_why(home: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not start") as caught:
-        EmbeddedServer(home, settings={"shared_buffers": "nonsense"}).start()
+        fast_server(home, shared_buffers="nonsense").start()
     assert 'invalid value for parameter "shared_buffers"' in str(caught.value.details)
 
 
 def test_data_of_another_major_version_is_refused(home: Path) -> None:
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         pass
     made_by = (server.data / "PG_VERSION").read_text()
     (server.data / "PG_VERSION").write_text("17\n")
@@ -297,11 +298,11 @@ def test_data_of_another_major_version_is_refused(home: Path) -> None:
 
 
 def test_a_lost_password_is_named(home: Path) -> None:
-    with EmbeddedServer(home) as server:
+    with fast_server(home) as server:
         pass
     key = (home / "cp_admin.key").rename(home / "kept.key")
     with pytest.raises(ConfigurationError, match="refuses cp_admin") as caught:
-        EmbeddedServer(home).start()
+        fast_server(home).start()
     key.rename(home / "cp_admin.key")
     assert "cp_admin.key" in str(caught.value.hint)
     assert not server.running
@@ -335,13 +336,13 @@ def test_an_ordinary_user_runs_it_too(new_home: Path) -> None:
         assert running is not None
         assert os.stat(f"/proc/{running.pid}").st_uid == nobody.pw_uid
     assert find_postmaster(data) is None
-    with EmbeddedServer(new_home) as server:  # root continues with it
+    with fast_server(new_home) as server:  # root continues with it
         assert server.data.stat().st_uid == nobody.pw_uid
 
 
 @as_root
 def test_an_ordinary_user_is_told_that_the_data_is_of_another(home: Path) -> None:
-    with EmbeddedServer(home):
+    with fast_server(home):
         pass
     with pytest.raises(AssertionError, match="ConfigurationError"), user_process(home, account="nobody"):
         pass
@@ -352,16 +353,16 @@ def test_a_home_that_is_closed_to_the_account_has_its_data_elsewhere() -> None:
     closed = Path(tempfile.mkdtemp(prefix="cp-closed-"))
     home = closed / "home"
     try:
-        with EmbeddedServer(home) as server:
+        with fast_server(home) as server:
             elsewhere = (home / "postgres").readlink()
             assert server.data == elsewhere / "data"
             assert elsewhere.stat().st_uid == 0
         assert closed.stat().st_mode & 0o777 == 0o700
-        with EmbeddedServer(home) as server:
+        with fast_server(home) as server:
             assert server.data == elsewhere / "data"
         shutil.rmtree(elsewhere)
         with pytest.raises(ConfigurationError, match="which is gone"):
-            EmbeddedServer(home).start()
+            fast_server(home).start()
     finally:
         shutil.rmtree(closed)
 
