@@ -6,7 +6,7 @@ CREATE TABLE versions (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
-CREATE FUNCTION version() RETURNS integer
+CREATE FUNCTION installed_version() RETURNS integer
 LANGUAGE sql STABLE SECURITY DEFINER  -- request roles may ask, and may read no table of this schema
 SET search_path = pg_catalog, pg_temp
 AS $$ SELECT max(version) FROM tenancy.versions $$;

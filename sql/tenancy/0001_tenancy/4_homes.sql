@@ -176,8 +176,8 @@ BEGIN
 END
 $$;
 
--- Removes a tenant and, in a shared home, its rows from every table. Returns the number of rows.
-CREATE FUNCTION erase_tenant(tenant uuid) RETURNS bigint
+-- Removes a tenant and, in a shared home, its rows from every table.
+CREATE FUNCTION erase_tenant(tenant uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -186,8 +186,6 @@ DECLARE
     waiting regclass[];
     blocked regclass[];
     target regclass;
-    erased bigint;
-    total bigint := 0;
 BEGIN
     SELECT h.* INTO home FROM tenancy.homes h JOIN tenancy.tenants t ON t.home_id = h.id WHERE t.id = tenant;
     IF home.isolation = 'shared' THEN
@@ -201,8 +199,6 @@ BEGIN
             FOREACH target IN ARRAY waiting LOOP
                 BEGIN
                     EXECUTE format('DELETE FROM %s WHERE tenant_id = $1', target) USING tenant;
-                    GET DIAGNOSTICS erased = ROW_COUNT;
-                    total := total + erased;
                 EXCEPTION WHEN foreign_key_violation THEN
                     blocked := blocked || target;
                 END;
@@ -215,7 +211,6 @@ BEGIN
         SET LOCAL ROLE NONE;
     END IF;
     DELETE FROM tenancy.tenants WHERE id = tenant;
-    RETURN total;
 END
 $$;
 

@@ -49,45 +49,57 @@ BEGIN
 END
 $$;
 
--- Gives a home's request roles, and cp_definer, what they need and nothing more. Only missing grants are made:
--- each GRANT rewrites a catalogue row.
+-- Gives a home's request roles, and cp_definer, what they need and nothing more. Only what lacks a grant is named,
+-- and all of it in one statement per kind: each statement and each rewritten catalogue row costs.
 CREATE FUNCTION grant_home(home uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    reader name;
-    missing record;
+    roles oid[];
+    role_list text;
+    schemas oid[];
+    objects text;
 BEGIN
-    FOR reader IN
-        SELECT role_name FROM tenancy.home_roles WHERE home_id = home UNION ALL SELECT 'cp_definer'
-    LOOP
-        FOR missing IN
-            SELECT format('GRANT USAGE ON SCHEMA %I TO %I', s.schema_name, reader) AS statement
-            FROM tenancy.home_schemas(home) s
-            WHERE NOT has_schema_privilege(reader, s.schema_oid, 'USAGE')
-            UNION ALL
-            SELECT format('GRANT %s ON %s TO %I', wanted.privileges, c.oid::regclass, reader)
-            FROM tenancy.home_schemas(home) s
-            JOIN pg_class c ON c.relnamespace = s.schema_oid
-            CROSS JOIN LATERAL (
-                SELECT CASE c.relkind WHEN 'v' THEN 'SELECT' ELSE 'SELECT, INSERT, UPDATE, DELETE' END
-            ) AS wanted (privileges)
-            WHERE c.relkind IN ('r', 'p', 'v')
-              AND NOT c.relispartition  -- the policies of the parent do not protect a partition that is named itself
-              AND (SELECT count(*) FROM aclexplode(c.relacl) g WHERE g.grantee = reader::text::regrole)
-                  < cardinality(string_to_array(wanted.privileges, ','))
-            UNION ALL
-            SELECT format('GRANT EXECUTE ON ROUTINE %s TO %I', p.oid::regprocedure, reader)
-            FROM tenancy.homes h
-            JOIN tenancy.home_functions f ON f.home_id = h.id
-            JOIN pg_namespace n ON n.nspname = h.schema_name || coalesce('__api_v' || f.api, '')
-            JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.function_name
-            WHERE h.id = home AND NOT has_function_privilege(reader, p.oid, 'EXECUTE')
-        LOOP
-            EXECUTE missing.statement;
-        END LOOP;
-    END LOOP;
+    SELECT array_agg(r.oid), string_agg(quote_ident(r.rolname), ', ') INTO roles, role_list
+    FROM pg_roles r
+    WHERE r.rolname = 'cp_definer' OR r.rolname IN (SELECT role_name FROM tenancy.home_roles WHERE home_id = home);
+
+    SELECT array_agg(s.schema_oid), string_agg(quote_ident(s.schema_name), ', ') FILTER (
+               WHERE NOT roles <@ ARRAY(SELECT g.grantee FROM pg_namespace n, aclexplode(n.nspacl) g
+                                        WHERE n.oid = s.schema_oid))
+    INTO schemas, objects
+    FROM tenancy.home_schemas(home) s;
+    IF objects IS NOT NULL THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', objects, role_list);
+    END IF;
+
+    SELECT string_agg(c.oid::regclass::text, ', ') INTO objects
+    FROM pg_class c
+    WHERE c.relnamespace = ANY (schemas) AND c.relkind = 'v'
+      AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(c.relacl) g);
+    IF objects IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT ON %s TO %s', objects, role_list);
+    END IF;
+
+    -- Not on partitions: the policies of the parent do not protect one that is named itself.
+    SELECT string_agg(c.oid::regclass::text, ', ') INTO objects
+    FROM pg_class c
+    WHERE c.relnamespace = ANY (schemas) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+      AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(c.relacl) g);
+    IF objects IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', objects, role_list);
+    END IF;
+
+    SELECT string_agg(p.oid::regprocedure::text, ', ') INTO objects
+    FROM tenancy.homes h
+    JOIN tenancy.home_functions f ON f.home_id = h.id
+    JOIN pg_namespace n ON n.nspname = h.schema_name || coalesce('__api_v' || f.api, '')
+    JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.function_name
+    WHERE h.id = home AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(p.proacl) g);
+    IF objects IS NOT NULL THEN
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', objects, role_list);
+    END IF;
 END
 $$;
 
@@ -100,30 +112,32 @@ DECLARE
     this tenancy.homes;
     alias_schema text;
     target_schema text;
+    stale text;
     alias record;
 BEGIN
     SELECT h.* INTO STRICT this FROM tenancy.homes h WHERE h.id = home;
     alias_schema := this.schema_name || '__api';
     target_schema := this.schema_name || '__api_v' || this.default_api;
 
+    SET LOCAL ROLE cp_owner;
     -- Dropped and made anew, since a view can neither lose nor retype a column in place.
+    SELECT string_agg(c.oid::regclass::text, ', ') INTO stale
+    FROM pg_class c
+    WHERE c.relnamespace = to_regnamespace(quote_ident(alias_schema)) AND c.relkind = 'v';
+    IF stale IS NOT NULL THEN
+        EXECUTE 'DROP VIEW ' || stale;
+    END IF;
     FOR alias IN
-        SELECT c.relname FROM pg_class c
-        WHERE c.relnamespace = to_regnamespace(quote_ident(alias_schema)) AND c.relkind = 'v'
-    LOOP
-        EXECUTE format('DROP VIEW %I.%I', alias_schema, alias.relname);
-    END LOOP;
-    FOR alias IN
-        SELECT c.oid, c.relname, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) AS columns
+        SELECT c.relname, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) AS columns
         FROM pg_class c
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         WHERE c.relnamespace = to_regnamespace(quote_ident(target_schema)) AND c.relkind = 'v'
-        GROUP BY c.oid, c.relname
+        GROUP BY c.relname
     LOOP
         EXECUTE format('CREATE VIEW %I.%I WITH (security_invoker = true) AS SELECT %s FROM %I.%I',
                        alias_schema, alias.relname, alias.columns, target_schema, alias.relname);
-        EXECUTE format('ALTER VIEW %I.%I OWNER TO cp_owner', alias_schema, alias.relname);
     END LOOP;
+    SET LOCAL ROLE NONE;
 END
 $$;
 

@@ -7,6 +7,6 @@ GRANT EXECUTE ON FUNCTION mutation_result(boolean, text, text, jsonb, jsonb), in
     TO cp_owner, cp_definer, cp_request;
 GRANT EXECUTE ON FUNCTION
     set_tenant_context(uuid, uuid, bigint, boolean, text[]), route_to_tenant(text, text, jsonb),
-    find_route(text, text), ready(), version()
+    find_route(text, text), ready(), installed_version()
     TO cp_request;
 GRANT EXECUTE ON FUNCTION protect_table(regclass) TO cp_owner;

@@ -1,0 +1,104 @@
+"""The conformance fixtures: every test that takes `world` runs once per isolation mode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+
+from control_plane.isolation.cluster import prepare_cluster
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster
+from control_plane.registry.secrets import SecretBox
+from control_plane.settings import Settings
+from control_plane.templates import Template, Templates
+from tests.conformance.world import World, build_world
+from tests.support.servers import Server
+
+MODES = ("shared", "schema", "database")
+
+
+class Ground:
+    """A prepared cluster; the conformance suite needs no registry, only names and passwords."""
+
+    def __init__(self, server: Server, databases: Databases) -> None:
+        self.server = server
+        self.databases = databases
+        self.template: Template = Templates.load(databases.settings.templates)["reference"]
+
+    async def world(self, mode: str, version: int | None = None) -> World:
+        installation_id: UUID = uuid4()
+        database = await prepare_cluster(self.databases, self.server.dsn, installation_id)
+        cluster = Cluster(
+            id=uuid4(), name="main", dsn=self.databases.box.seal(self.server.dsn), database=database, status="active"
+        )
+        return await build_world(
+            self.databases,
+            cluster,
+            self.server.dsn,
+            installation_id,
+            self.template,
+            mode,
+            version or self.template.latest,
+        )
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def ground(server: Server) -> AsyncIterator[Ground]:
+    settings = Settings.model_validate({"home": Path("unused"), "secret_key": "k" * 32})
+    databases = Databases(server.dsn, SecretBox("k" * 32), settings)
+    yield Ground(server, databases)
+    await databases.aclose()
+
+
+@pytest.fixture(params=MODES, scope="session")
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def world(ground: Ground, mode: str) -> World:
+    """Two tenants at the latest version. Tests leave it as they found it."""
+    return await ground.world(mode)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_world(ground: Ground) -> World:
+    """Two tenants in shared tables, for what only row-level security has to hold."""
+    return await ground.world("shared")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["schema", "database"])
+async def dedicated_world(ground: Ground, request: pytest.FixtureRequest) -> World:
+    """Two tenants with homes, and login roles, of their own."""
+    return await ground.world(request.param)
+
+
+@pytest_asyncio.fixture
+async def scratch(ground: Ground, mode: str) -> World:
+    """Two tenants that the test may break."""
+    return await ground.world(mode)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def ground_partition(ground: Ground) -> World:
+    """A shared home with a partitioned table, stamped as a template version would be."""
+    world = await ground.world("shared", version=2)
+    script = ground.template.script(2, 3).message(world.a.home.id, world.a.schema, 2)
+    table = f"""
+        SET LOCAL search_path = "{world.a.schema}", extensions, pg_temp;
+        CREATE TABLE tb_event (
+            tenant_id uuid NOT NULL DEFAULT tenancy.current_tenant_id(),
+            id uuid NOT NULL DEFAULT gen_random_uuid(),
+            name text,
+            PRIMARY KEY (tenant_id, id)
+        ) PARTITION BY HASH (tenant_id);
+        CREATE TABLE tb_event_0 PARTITION OF tb_event FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+        SELECT tenancy.protect_table('tb_event');
+    """
+    async with world.admin(world.a) as connection:
+        await connection.execute(script.replace("SET LOCAL ROLE NONE", f"{table}; SET LOCAL ROLE NONE"))
+    return world
