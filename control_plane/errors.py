@@ -257,7 +257,7 @@ class TimedOut(Unavailable):
 class UnsafePosture(ControlPlaneError):
     """The database cannot isolate tenants in its present state."""
 
-    code = "unsafe_posture"
+    code, status = "unsafe_posture", 422
 
 
 class TemplateInvalid(ControlPlaneError):

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from control_plane.errors import ClusterUnavailable
+from control_plane.errors import ClusterUnavailable, InvalidInput
 
 # Failures to reach a server, as opposed to failures of a statement.
 UNREACHABLE: tuple[type[BaseException], ...] = (
@@ -33,7 +33,8 @@ async def connect(
 ) -> asyncpg.Connection:
     """Open one connection; `database`, `user` and `password` take the place of the DSN's.
 
-    Raises `ClusterUnavailable` when the server cannot be reached within `timeout` seconds.
+    Raises `ClusterUnavailable` when the server cannot be reached within `timeout` seconds, `InvalidInput` for a
+    malformed DSN.
     """
     try:
         opened: asyncpg.Connection = await asyncpg.connect(
@@ -45,6 +46,10 @@ async def connect(
             server_settings={"application_name": application_name, **(server_settings or {})},
             **options,
         )
+    except ValueError as error:
+        # asyncpg's own complaint may quote the password.
+        hint = "postgresql://role:password@host/database"
+        raise InvalidInput("The connection string is not valid.", hint=hint) from error
     except UNREACHABLE as error:
         raise ClusterUnavailable(details=type(error).__name__) from error
     return opened

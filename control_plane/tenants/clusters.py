@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
+import asyncpg
+
 from control_plane.errors import ClusterNameTaken, InvalidInput
 from control_plane.isolation.cluster import Finding, check_cluster, prepare_cluster, require_safe
 from control_plane.pools.databases import Databases
@@ -53,7 +55,7 @@ async def add_cluster(
         id=uuid4(),
         name=name,
         dsn=databases.box.seal(dsn),
-        database=await prepare_cluster(databases, dsn, installation),
+        database=await _prepare(databases, dsn, installation),
         region=region,
         isolations=[isolation for isolation in ISOLATIONS if isolation in isolations],
         capacity=capacity,
@@ -63,6 +65,13 @@ async def add_cluster(
         await clusters.add(session, cluster)
         audit.record(session, actor, "cluster.add", cluster=name)
         return _record(cluster, 0)
+
+
+async def _prepare(databases: Databases, dsn: str, installation: UUID) -> str:
+    try:
+        return await prepare_cluster(databases, dsn, installation)
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        raise InvalidInput("The server refuses the connection string's role, password or database.") from error
 
 
 async def list_clusters(databases: Databases) -> list[ClusterRecord]:
