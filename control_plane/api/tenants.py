@@ -16,7 +16,9 @@ from control_plane.tenants import changes, records
 
 router = APIRouter(prefix="/tenants", tags=["tenants"])
 
-Ref = Annotated[str, Path(description="The tenant's slug or id.", max_length=100, examples=["acme"])]
+NO_NUL = r"^[^\x00]*$"  # which PostgreSQL cannot even compare
+
+Ref = Annotated[str, Path(description="The tenant's slug or id.", max_length=100, pattern=NO_NUL, examples=["acme"])]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -72,7 +74,7 @@ async def list_tenants(
     status: TenantStatus | None = None,
     isolation: Isolation | None = None,
     version: Annotated[int | None, Query(ge=0, le=2_147_483_647, description="Pattern version.")] = None,
-    cluster: Annotated[str | None, Query(max_length=63, pattern=r"^[^\x00]*$")] = None,
+    cluster: Annotated[str | None, Query(max_length=63, pattern=NO_NUL)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before.")] = None,
 ) -> records.Page:
