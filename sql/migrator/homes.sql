@@ -4,7 +4,7 @@
 -- Always at least one row; home_id is null when no home needs anything.
 SELECT summary.tenancy_version, summary.current, summary.ahead, home.*
 FROM (
-    SELECT tenancy.version() AS tenancy_version,
+    SELECT tenancy.installed_version() AS tenancy_version,
            count(*) FILTER (WHERE version = $2) AS current,
            count(*) FILTER (WHERE version > $2) AS ahead
     FROM tenancy.homes
