@@ -32,10 +32,11 @@ def register(app: typer.Typer) -> None:
 
 
 def migrate_all_command(
+    more: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
     to: Annotated[int | None, typer.Option("--to", min=1, help="The target version; the latest when absent.")] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="SLUG", help="Only these tenants, as a trial; repeat it or separate by commas."),
+        typer.Option("--only", metavar="SLUG", help="Only these tenants, as a trial: --only SLUG SLUG …"),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
     concurrency: Annotated[
@@ -51,9 +52,11 @@ def migrate_all_command(
 
     Exit 0: done or nothing to do. 1: some homes failed or were not reached. 2: refused, nothing was done. 3: halted.
     """
+    if more and not only:
+        raise typer.BadParameter(f"unexpected: {' '.join(more)}")
     options = Options(
         target=to,
-        only=[slug for given in only or () for slug in given.split(",") if slug],
+        only=[slug for given in (*(only or ()), *(more or ())) for slug in given.split(",") if slug],
         concurrency=concurrency,
         halt_failures=halt_failures,
     )

@@ -51,6 +51,4 @@ class RunResult:
     left: int
     current: int  # homes that were at the target before
     seconds: float
-    plan: Plan = field(
-        repr=False
-    )  # the first one: its unreached databases, deletions and homes being built are part of the outcome
+    plan: Plan = field(repr=False)  # the first one; what it could not reach or left alone is part of the outcome

@@ -1,0 +1,166 @@
+"""`control-plane migrate-all` as a process: what it prints, its exit codes, and kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster, Home, Run, RunHome
+from control_plane.settings import Settings
+from control_plane.templates import Templates
+from tests.support.fleet import Fleet
+
+
+@pytest.fixture
+def fleet(databases: Databases, cluster: Cluster, installation_id: UUID, settings: Settings) -> Fleet:
+    return Fleet(databases, cluster, installation_id, Templates.load(settings.templates)["reference"])
+
+
+async def start(fleet: Fleet, *arguments: str) -> asyncio.subprocess.Process:
+    settings = fleet.databases.settings
+    assert settings.database_url is not None
+    assert settings.secret_key is not None
+    assert settings.signing_key is not None
+    own = {
+        "CP_HOME": str(settings.home),
+        "CP_DATABASE_URL": settings.database_url.get_secret_value(),
+        "CP_SECRET_KEY": settings.secret_key.get_secret_value(),
+        "CP_SIGNING_KEY": settings.signing_key.get_secret_value(),
+    }
+    others = {name: value for name, value in os.environ.items() if not name.startswith("CP_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "control_plane",
+        *arguments,
+        env=others | own,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def call(fleet: Fleet, *arguments: str) -> tuple[int | None, str, str]:
+    process = await start(fleet, *arguments)
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def break_home(fleet: Fleet, home: Home) -> None:
+    async with fleet.admin(home) as connection, connection.transaction():
+        await connection.execute("SET LOCAL ROLE cp_owner")
+        await connection.execute(f'ALTER TABLE "{home.schema_name}".tb_user ADD COLUMN bio text')
+
+
+async def test_the_fleet_is_migrated_and_a_second_run_has_nothing_to_do(fleet: Fleet) -> None:
+    for mode in ("shared", "schema", "database"):
+        await fleet.add(f"acme-{mode}", mode)
+    code, out, _ = await call(fleet, "migrate-all", "--plan")
+    assert code == 0
+    assert "main: 1 database homes (1 tenants) from version 1 to 3" in out
+    code, out, err = await call(fleet, "migrate-all")
+    assert (code, err) == (0, "")
+    assert "done: 3 homes migrated to version 3" in out
+    assert (await call(fleet, "migrate-all")) == (0, "nothing to do: 3 homes at version 3\n", "")
+    code, out, _ = await call(fleet, "migrate", "status", "--json")
+    assert code == 0
+    assert {(each["isolation"], each["version"]) for each in json.loads(out)["versions"]} == {
+        ("shared", 3),
+        ("schema", 3),
+        ("database", 3),
+    }
+    assert (await call(fleet, "migrate-all", "--to", "2"))[0] == 2
+
+
+async def test_a_failed_home_is_named_with_its_reason_and_the_exit_code_is_1(fleet: Fleet) -> None:
+    await break_home(fleet, await fleet.add("bad"))
+    await fleet.add("good")
+    code, out, _ = await call(fleet, "migrate-all", "--json")
+    assert code == 1
+    plan, *homes, run = events(out)
+    assert (plan["event"], plan["homes"], plan["groups"][0]["from"]) == ("plan", 2, 1)
+    assert {home["tenant"]: home["status"] for home in homes} == {"bad": "failed", "good": "done"}
+    assert set(homes[0]) == {
+        "event", "cluster", "tenant", "home", "isolation", "from", "to", "status", "sqlstate", "error",
+        "milliseconds", "attempts",
+    }  # fmt: skip
+    assert (run["event"], run["status"], run["done"], run["failed"], run["left"]) == ("run", "failed", 1, 1, 0)
+    code, out, _ = await call(fleet, "migrate-all")
+    assert code == 1
+    reason = 'column "bio" of relation "tb_user" already exists (0002_profiles/expand.sql) [42701]'
+    assert f"failed: bad on main stays at version 1: {reason}" in out
+
+
+async def test_only_takes_several_slugs(fleet: Fleet) -> None:
+    homes = [await fleet.add(slug) for slug in ("one", "two", "three")]
+    code, _, _ = await call(fleet, "migrate-all", "--only", "one", "two")
+    assert code == 0
+    assert [await fleet.version(home) for home in homes] == [3, 3, 1]
+    assert (await call(fleet, "migrate-all", "three"))[0] == 2
+    assert await fleet.version(homes[2]) == 1
+
+
+async def test_an_interrupt_drains_and_exits_3(fleet: Fleet) -> None:
+    for number in range(30):
+        await fleet.add(f"acme-{number}")
+    process = await start(fleet, "migrate-all", "--json", "--concurrency", "1")
+    assert process.stdout is not None
+    lines = [await process.stdout.readline(), await process.stdout.readline()]
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (3, b"")
+    *homes, run = events((b"".join(lines[1:]) + out).decode())
+    assert run["status"] == "halted"
+    assert all(home["status"] == "done" for home in homes)
+    assert len(homes) == run["done"] == 30 - run["left"] < 30
+
+
+_STATE = """
+SELECT version,
+       (SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass(schema_name || '.tb_user')
+        AND attname = 'bio') AS version_2,
+       (to_regclass(schema_name || '__api_v2.projects') IS NOT NULL)::int AS version_3
+FROM tenancy.homes
+"""
+
+
+async def test_a_killed_run_leaves_nothing_half_applied_and_the_next_one_completes_it(fleet: Fleet) -> None:
+    homes = [await fleet.add(f"acme-{number}") for number in range(30)]
+    process = await start(fleet, "migrate-all")
+    async with fleet.admin() as watch:
+        while not await watch.fetchval("SELECT count(*) >= 5 FROM tenancy.homes WHERE version = 3"):
+            assert process.returncode is None
+        process.kill()
+        await process.communicate()
+        # The server finishes or undoes what it had received.
+        while await watch.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'control-plane migrate'"
+            " AND datname = current_database()"
+        ):
+            await asyncio.sleep(0.01)
+        states = {tuple(row) for row in await watch.fetch(_STATE)}
+    assert states == {(1, 0, 0), (3, 1, 1)}
+
+    code, out, _ = await call(fleet, "migrate-all")
+    assert code == 0
+    assert re.search(r"done: \d+ homes migrated to version 3", out)
+    assert [await fleet.version(home) for home in homes] == [3] * 30
+    assert [await fleet.copied_version(home) for home in homes] == [3] * 30
+    async with fleet.databases.registry() as session:
+        runs = (await session.scalars(select(Run).order_by(Run.started_at))).all()
+        recorded = (await session.scalars(select(RunHome.home_id))).all()
+    assert [run.status for run in runs] == ["halted", "done"]
+    assert len(recorded) == len(set(recorded)), "no home was migrated twice"
