@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -30,7 +30,7 @@ class Ground:
         self.template: Template = Templates.load(databases.settings.templates)["reference"]
 
     async def world(self, mode: str, version: int | None = None) -> World:
-        installation_id: UUID = uuid4()
+        installation_id = self.server.new_installation()
         database = await prepare_cluster(self.databases, self.server.dsn, installation_id)
         cluster = Cluster(
             id=uuid4(), name="main", dsn=self.databases.box.seal(self.server.dsn), database=database, status="active"
