@@ -72,9 +72,9 @@ async def databases(registry_dsn: str, settings: Settings) -> AsyncIterator[Data
 
 
 @pytest_asyncio.fixture
-async def installation_id(databases: Databases) -> UUID:
-    """The id of a new installation: roles are server-wide, so no two tests may share one."""
-    installation = Installation(id=uuid4())
+async def installation_id(server: Server, databases: Databases) -> UUID:
+    """The id of a new installation, in the registry."""
+    installation = Installation(id=server.new_installation())
     async with databases.registry.begin() as session:
         await session.execute(delete(Installation))
         session.add(installation)

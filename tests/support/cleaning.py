@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import asyncpg
 
 from tests.support.servers import Server
 
-_DATABASES = """
-SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND NOT datistemplate ORDER BY datname
-"""
-_REGISTERED = """
-SELECT 'cp_' || substr(replace(i.id::text, '-', ''), 1, 8) || '_' AS prefix,
-       (SELECT array_agg(database) FROM homes WHERE isolation = 'database') AS databases
-FROM installation i
-"""
+_DATABASES = "SELECT datname FROM pg_database WHERE starts_with(datname, $1) ORDER BY datname"
+_ROLES = "SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1) ORDER BY rolname"
 
 
 async def clean(server: Server) -> None:
-    prefixes: list[str] = []
-    databases: list[str] = []
+    """Drop the session's databases and all that its installations made; the three group roles stay."""
     async with server.connection() as connection:
-        own = [row["datname"] for row in await connection.fetch(_DATABASES, server.session)]
-    for name in own:
+        own = [row["datname"] for row in await connection.fetch(_DATABASES, f"{server.session}_")]
+        installations = [*server.installations, *await _installations(server, own)]
+        for installation in dict.fromkeys(installations):
+            await _drop_installation(connection, f"cp_{installation.hex[:8]}_")
+        for name in own:
+            await _drop_database(connection, name)
+
+
+async def _installations(server: Server, databases: list[str]) -> list[UUID]:
+    """The ids that processes under test gave themselves, read from their registries."""
+    found: list[UUID] = []
+    for name in databases:
         async with server.connection(name) as connection:
             if await connection.fetchval("SELECT to_regclass('public.installation')") is not None:
-                for row in await connection.fetch(_REGISTERED):
-                    prefixes.append(row["prefix"])
-                    databases += row["databases"] or []
-    async with server.connection() as connection:
-        for prefix in prefixes:
-            databases += [row["datname"] for row in await connection.fetch(
-                "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", prefix
-            )]  # fmt: skip
-        for name in [*databases, *own]:
-            await _drop_database(connection, name)
-        for prefix in prefixes:
-            for row in await connection.fetch("SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1)", prefix):
-                await connection.execute(f'DROP ROLE "{row["rolname"]}"')
+                found += [row["id"] for row in await connection.fetch("SELECT id FROM installation")]
+    return found
+
+
+async def _drop_installation(connection: asyncpg.Connection, prefix: str) -> None:
+    roles = [row["rolname"] for row in await connection.fetch(_ROLES, prefix)]
+    for row in await connection.fetch(_DATABASES, prefix):
+        await _drop_database(connection, row["datname"])
+    for role in roles:
+        # The login role of a home carries the home's name; some homes are a database of that name.
+        if role.startswith(f"{prefix}t_"):
+            await _drop_database(connection, role.removeprefix(prefix))
+    for role in roles:
+        await connection.execute(f'DROP ROLE "{role}"')
 
 
 async def _drop_database(connection: asyncpg.Connection, name: str) -> None:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -40,10 +41,16 @@ class Server:
         self.dsn = dsn  # to a maintenance database
         self.lasting = lasting  # outlives the session, so it must be left as it was
         self.session = f"test_{secrets.token_hex(4)}"
+        self.installations: list[UUID] = []
         self._numbers = itertools.count(1)
 
     def dsn_for(self, database: str) -> str:
         return dsn_with(self.dsn, database=database)
+
+    def new_installation(self) -> UUID:
+        """The id of a new installation: roles are server-wide, so no two tests share one."""
+        self.installations.append(uuid4())
+        return self.installations[-1]
 
     @asynccontextmanager
     async def connection(self, database: str | None = None) -> AsyncIterator[asyncpg.Connection]:
