@@ -94,7 +94,7 @@ def public_keys(document: Any, algorithms: Iterable[str]) -> dict[str | None, Ve
 
 def _public_key(entry: Any, algorithms: frozenset[str]) -> VerificationKey | None:
     """The key of a JWK, or None for one that is not a public signature key of an algorithm of the issuer."""
-    if not isinstance(entry, dict) or "d" in entry or "k" in entry:
+    if not isinstance(entry, dict) or "d" in entry:
         return None
     algorithm = _algorithm(entry)
     if algorithm is None or algorithm not in algorithms or not _is_for_verifying(entry):

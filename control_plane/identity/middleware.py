@@ -11,7 +11,6 @@ from typing import Any
 
 from control_plane.errors import InsufficientScope, InvalidToken, Unauthenticated, WrongTokenKind
 from control_plane.identity.principal import Principal
-from control_plane.identity.structure import MAX_TOKEN
 from control_plane.identity.verifier import TokenVerifier, UnknownKey
 
 Scope = MutableMapping[str, Any]
@@ -61,8 +60,6 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
     scheme, _, token = values[0].partition(b" ")
     if scheme.lower() != b"bearer":
         raise Unauthenticated
-    if len(token) > MAX_TOKEN:
-        raise InvalidToken(f"The token is longer than {MAX_TOKEN} characters.")
     return token.decode("latin-1")
 
 

@@ -60,6 +60,8 @@ SIGNATURE = "signature is not valid"
 ALGORITHM = "algorithm is not that of its key"
 UUID_ = "is not a UUID"
 
+NO_TIMES: list[Any] = [None, [], {}, "9999999999", True, -1, 10**12, 10**400]
+
 ATTACKS: list[tuple[int, str, Attack, str]] = [
     (42, "no tenant claim", lambda f: f.token(tenant_id=...), UUID_),
     (42, "empty tenant", lambda f: f.token(tenant_id=""), UUID_),
@@ -123,7 +125,7 @@ ATTACKS: list[tuple[int, str, Attack, str]] = [
     (53, "too many audiences", lambda f: f.token(aud=["tenant-api"] + ["x"] * 16), "'aud' is not"),
     *((54, f"{name} {value!r}", with_value(name, value), TIME)
       for name in ("exp", "iat", "nbf")
-      for value in (None, [], {}, "9999999999", True, -1, 10**12, 10**400)),
+      for value in NO_TIMES),
     *((54, f"{name} {value}", with_number(name, value), "not well-formed JSON")
       for name in ("exp", "iat", "nbf")
       for value in ("Infinity", "-Infinity", "NaN")),
