@@ -1,0 +1,44 @@
+"""The three flows of the README work as pasted."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+
+from tests.support.program import Program, free_port, stop
+from tests.support.servers import temporary_home
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def flows() -> str:
+    """The shell blocks of the three flows, in order."""
+    section = README.partition("\n## The three flows\n")[2].partition("\n## ")[0]
+    return "".join(re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE))
+
+
+def test_the_three_flows_work_as_pasted(tmp_path: Path) -> None:
+    script = flows()
+    assert ADDRESS in script
+    with temporary_home() as home:
+        program, output = Program(home, free_port()), home.parent / "serve.log"
+        program.run("init")
+        with program.started("serve", output=output) as process:
+            program.wait_until_ready(process, output)
+            pasted = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script.replace(ADDRESS, program.url)],
+                env=program.environment | {"PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"},
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert pasted.returncode == 0, pasted.stdout + pasted.stderr
+            assert stop(process) == 0
+    for expected in ('"slug":"umbrella"', "Wayne Enterprises", '"name": "Hive"', "tenant_suspended", "nothing to do"):
+        assert expected in pasted.stdout
+    assert "not_found" not in pasted.stdout
