@@ -97,9 +97,7 @@ async def test_a_transaction_serves_one_tenant_only(shared_world: World) -> None
     world = shared_world
     async with world.within(world.a) as connection:
         await bind(connection, world.a)  # the same one again is fine
-        second = await sqlstate_of(
-            connection, "SELECT tenancy.set_tenant_context($1, $2)", world.b.id, world.b.user_id
-        )
+        second = await sqlstate_of(connection, "SELECT tenancy.set_tenant_context($1, $2)", world.b.id, world.b.user_id)
         assert second == "TN400"
         assert await count(connection) == 3
 
@@ -150,13 +148,12 @@ async def test_a_poisoned_session_setting_does_not_reach_the_next_request(shared
 
 # attack 23
 async def test_a_read_only_context_writes_nothing(world: World) -> None:
-    async with world.request(world.a) as connection:
-        async with connection.transaction():
-            await bind(connection, world.a, read_only=True)
-            assert await count(connection) == 3
-            with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
-                async with connection.transaction():
-                    await connection.execute("INSERT INTO tb_project (name) VALUES ('x')")
+    async with world.request(world.a) as connection, connection.transaction():
+        await bind(connection, world.a, read_only=True)
+        assert await count(connection) == 3
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            async with connection.transaction():
+                await connection.execute("INSERT INTO tb_project (name) VALUES ('x')")
 
 
 async def test_a_principal_of_one_home_is_refused_over_the_login_of_another(dedicated_world: World) -> None:

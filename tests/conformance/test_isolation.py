@@ -135,7 +135,9 @@ async def test_hidden_rows_are_not_evaluated_by_a_leaky_filter(shared_world: Wor
     world = shared_world
     async with world.within(world.a) as connection:
         # Would divide by zero on a row of B.
-        rows = await connection.fetch("SELECT 1 FROM tb_project WHERE 1 / (CASE WHEN name ~ '^beta' THEN 0 ELSE 1 END) = 1")
+        rows = await connection.fetch(
+            "SELECT 1 FROM tb_project WHERE 1 / (CASE WHEN name ~ '^beta' THEN 0 ELSE 1 END) = 1"
+        )
         assert len(rows) == 3
 
 
@@ -283,9 +285,7 @@ async def test_the_policy_uses_the_index(shared_world: World) -> None:
         await connection.execute("ANALYZE tb_project")
         try:
             async with world.within(world.a) as request:
-                plan = "\n".join(
-                    row[0] for row in await request.fetch("EXPLAIN SELECT count(*) FROM tb_project")
-                )
+                plan = "\n".join(row[0] for row in await request.fetch("EXPLAIN SELECT count(*) FROM tb_project"))
         finally:
             await connection.execute("DELETE FROM tb_project WHERE name = 'filler'")
     assert "Index Cond: (tenant_id = " in plan
