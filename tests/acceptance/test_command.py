@@ -121,7 +121,7 @@ def test_copying_imports_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", ["cp", "control-plane"])
 @pytest.mark.parametrize("command", ["token", "migrate status"])
 def test_a_command_explains_itself_under_the_name_it_was_called_by(script: str, command: str, tmp_path: Path) -> None:
-    asked = [SCRIPTS / script, *command.split(), "--help"]
+    asked = [str(SCRIPTS / script), *command.split(), "--help"]
     run = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert f"Usage: {script} {command}" in run.stdout
 

@@ -8,6 +8,8 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 from tests.support.program import Program, free_port, stop
 from tests.support.servers import temporary_home
 
@@ -21,6 +23,7 @@ def flows() -> str:
     return "".join(re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE))
 
 
+@pytest.mark.timeout(300)
 def test_the_three_flows_work_as_pasted(tmp_path: Path) -> None:
     script = flows()
     assert ADDRESS in script

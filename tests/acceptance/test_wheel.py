@@ -98,6 +98,7 @@ def served(scripts: Path, environment: Mapping[str, str], log: Path) -> Iterator
         assert service.wait(30) == 0, log.read_text()
 
 
+@pytest.mark.timeout(300)
 def test_it_onboards_serves_and_releases(scripts: Path, tmp_path: Path) -> None:
     with temporary_home() as home:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CP_", "PYTHON"))}
