@@ -26,6 +26,7 @@ from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult
 
 _FAILURES_SHOWN = 100
 _SECONDS_BETWEEN_LINES = 5.0
+_OUTCOMES = {"done": "done", "failed": "incomplete", "halted": "halted"}
 
 
 class Report(Protocol):
@@ -203,7 +204,8 @@ def _summary(result: RunResult) -> str:
     if result.run_id is None:
         head = f"nothing to do: {result.current} homes at version {result.target}"
     else:
-        head = f"{result.status}: {result.done} homes migrated to version {result.target} in {result.seconds:.1f} s"
+        head = f"{_OUTCOMES[result.status]}: {result.done} homes migrated to version {result.target}"
+        head += f" in {result.seconds:.1f} s"
         head += "".join(
             f", {number} {what}"
             for number, what in (

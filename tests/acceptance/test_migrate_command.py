@@ -142,7 +142,7 @@ async def test_a_killed_run_leaves_nothing_half_applied_and_the_next_one_complet
     process = await start(fleet, "migrate-all")
     async with fleet.admin() as watch:
         while not await watch.fetchval("SELECT count(*) >= 5 FROM tenancy.homes WHERE version = 3"):
-            assert process.returncode is None
+            assert process.returncode is None, await process.communicate()
         process.kill()
         await process.communicate()
         # The server finishes or undoes what it had received.
