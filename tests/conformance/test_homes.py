@@ -28,10 +28,9 @@ async def test_creating_a_tenant_schema_twice_gives_one(shared_world: World) -> 
         assert name.startswith("t_")
         assert await connection.fetchval(CREATE, "twice") == name
         assert await schemas(connection) == before
-        home = await connection.fetchrow("SELECT * FROM tenancy.homes WHERE schema_name = $1", name)
-        assert (home["isolation"], home["version"]) == ("schema", 0)
-        tenant = await connection.fetchrow("SELECT * FROM tenancy.tenants WHERE slug = 'twice'")
-        assert tenant["state"] == "provisioning"
+        homes = await connection.fetch("SELECT isolation, version FROM tenancy.homes WHERE schema_name = $1", name)
+        assert [tuple(home) for home in homes] == [("schema", 0)]
+        assert await connection.fetchval("SELECT state FROM tenancy.tenants WHERE slug = 'twice'") == "provisioning"
         comment = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = $1"
         assert await connection.fetchval(comment, name) == "twice"
         await connection.execute("SELECT tenancy.drop_tenant_schema('twice')")
@@ -41,8 +40,8 @@ async def test_creating_a_tenant_schema_twice_gives_one(shared_world: World) -> 
 @pytest.mark.parametrize(
     "slug",
     [
-        "", "a", "Acme", "a_b", 'a"; DROP SCHEMA public; --', "pg_temp", "a" * 41, "é", "-a", "a-", "a--b", "1a", "../x",
-        "public", "tenancy", "shared", "a b", "аcme", "123e4567-e89b-12d3-a456-426614174000",
+        "", "a", "Acme", "a_b", 'a"; DROP SCHEMA public; --', "pg_temp", "a" * 41, "é", "-a", "a-", "a--b", "1a",
+        "../x", "public", "tenancy", "shared", "a b", "аcme", "123e4567-e89b-12d3-a456-426614174000",
         "abcdef01-e89b-12d3-a456-426614174000", "acme\n", None,
     ],
 )  # fmt: skip

@@ -51,7 +51,8 @@ ANY_HOME_BREAKAGES = [
     ("GRANT SELECT ON tb_project TO cp_request", "grant", "tb_project"),
     (
         "CREATE TABLE tb_new (tenant_id uuid NOT NULL, id uuid, project_id uuid, PRIMARY KEY (tenant_id, id));"
-        "CREATE UNIQUE INDEX ON tb_project (id); ALTER TABLE tb_new ADD FOREIGN KEY (project_id) REFERENCES tb_project (id)",
+        "CREATE UNIQUE INDEX ON tb_project (id);"
+        "ALTER TABLE tb_new ADD FOREIGN KEY (project_id) REFERENCES tb_project (id)",
         "foreign_key",
         "tb_new",
     ),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
+from tests.conformance.conftest import Ground
 from tests.conformance.test_context import count, sqlstate_of
 from tests.conformance.world import World, bind
 
@@ -16,11 +18,8 @@ def with_ddl(world: World, ddl: str, *, version: int = 3) -> str:
     return script.replace("SET LOCAL ROLE NONE;", f"{path}\n{ddl};\nSET LOCAL ROLE NONE;", 1)
 
 
-@pytest.fixture
-async def behind(ground: object, mode: str) -> World:
-    from tests.conformance.conftest import Ground
-
-    assert isinstance(ground, Ground)
+@pytest_asyncio.fixture
+async def behind(ground: Ground, mode: str) -> World:
     return await ground.world(mode, version=2)
 
 
@@ -84,7 +83,10 @@ async def test_a_definer_function_is_handed_over_and_obeys_the_policies(behind: 
     """As cp_owner it would see the rows of all tenants; as cp_definer it sees the caller's."""
     async with behind.admin(behind.a) as connection:
         await connection.execute(with_ddl(behind, DEFINER))
-        owner = "SELECT proowner::regrole::text FROM pg_proc WHERE proname = 'fn_create_user' AND pronamespace = $1::text::regnamespace"
+        owner = """
+            SELECT proowner::regrole::text FROM pg_proc
+            WHERE proname = 'fn_create_user' AND pronamespace = $1::text::regnamespace
+        """
         assert await connection.fetchval(owner, behind.a.schema) == "cp_definer"
         assert await connection.fetch("SELECT * FROM tenancy.posture()") == []
         # The next version may replace it: the hand-over is taken back while its DDL runs.
@@ -156,10 +158,7 @@ async def test_two_migrations_of_one_home_do_not_wait_for_each_other(behind: Wor
         await second.execute(behind.template.script(2, 3).message(behind.a.home.id, behind.a.schema, 2))
 
 
-async def test_the_default_alias_follows_the_version_that_the_template_names(ground: object, mode: str) -> None:
-    from tests.conformance.conftest import Ground
-
-    assert isinstance(ground, Ground)
+async def test_the_default_alias_follows_the_version_that_the_template_names(ground: Ground, mode: str) -> None:
     world = await ground.world(mode, version=1)
     alias = f'SELECT data FROM "{world.a.schema}__api".users LIMIT 1'
     for target, key in ((1, "fullName"), (2, "fullName"), (3, "profile")):
