@@ -167,7 +167,9 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     kind = _STATUSES.get(error.status_code)
     if kind is None:
         kind = BadRequest if error.status_code < 500 else ControlPlaneError
-    return problem_response(kind(), request.url.path, error.headers)
+    problem = kind()
+    problem.status = error.status_code
+    return problem_response(problem, request.url.path, error.headers)
 
 
 async def _answer_unknown(request: Request, error: Exception) -> Response:

@@ -17,7 +17,10 @@ from control_plane.pools.placement import Placement, Placements
 
 T = TypeVar("T")
 
+# What an attempt may fail with, beside refusals that are final.
 FAILURES: tuple[type[BaseException], ...] = (asyncpg.PostgresError, *UNREACHABLE)
+
+RETRIED: tuple[type[BaseException], ...] = (StaleEpoch, *FAILURES)
 
 COLLISIONS = frozenset({"40001", "40P01"})
 COLLISION_RETRIES = 3
@@ -43,7 +46,7 @@ class Attempts:
             if newer.pattern_version == placement.pattern_version:
                 raise
             return await attempt(newer)
-        except (StaleEpoch, *FAILURES) as error:
+        except RETRIED as error:
             return await self._again(placement, attempt, error, repeatable)
 
     async def _again(
@@ -67,7 +70,7 @@ class Attempts:
                 raise database_error(error) from error
             try:
                 return await attempt(placement)
-            except (StaleEpoch, *FAILURES) as next_error:
+            except RETRIED as next_error:
                 error = next_error
 
 

@@ -35,10 +35,11 @@ SELECT CASE WHEN {gate} THEN (
     SELECT convert_to(data::text, 'UTF8') FROM {view} WHERE tenant_id = $1::uuid AND id = $5::uuid
 ) END"""
 
-# $5 input. OFFSET 0 keeps the call apart from the columns that read its result, so it runs once.
+# $5 input. A sub-select that computes something volatile, as the gate is, is never merged into the columns that read
+# it: the function runs once.
 _CALL = """
 SELECT (result ->> 'success')::boolean, result ->> 'code', convert_to(result::text, 'UTF8')
-FROM (SELECT CASE WHEN {gate} THEN {function}($5::jsonb) END AS result OFFSET 0) called"""
+FROM (SELECT CASE WHEN {gate} THEN {function}($5::jsonb) END AS result) called"""
 
 BIND = "SELECT tenancy.set_tenant_context($1::uuid, $2::uuid, $3::bigint, $5::boolean, $4::text[])"
 

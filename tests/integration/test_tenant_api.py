@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -309,6 +309,17 @@ async def test_a_dropped_tenant_is_a_404_although_its_placement_is_cached(
         problem(await client.get("/api/v1/projects", headers=as_(member)), 404, "tenant_not_found")
 
 
+async def test_a_schema_dropped_behind_our_back_is_a_404(members: Members, client: httpx.AsyncClient) -> None:
+    # the statement is parsed, and fails, before its gate can say that the tenant is gone
+    member = await members.add("acme", "schema")
+    await create(client, member, "ours")
+    await members.record(member, status="deleted")
+    await members.set_state(member, "suspended")
+    async with members.databases.admin(members.cluster, member.home.database) as admin:
+        await admin.execute("SELECT tenancy.drop_tenant_schema($1)", member.slug)
+    problem(await client.get("/api/v1/projects", headers=as_(member)), 404, "tenant_not_found")
+
+
 async def test_a_moving_tenant_is_a_503_with_retry_after(members: Members, client: httpx.AsyncClient) -> None:
     member = await members.add("acme")
     await members.set_state(member, "moving")
@@ -439,7 +450,7 @@ async def test_unexpected_database_errors_tell_an_id_and_nothing_else(
 
 
 @pytest.fixture
-def collisions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[asyncpg.PostgresError]]:
+def collisions(monkeypatch: pytest.MonkeyPatch) -> list[asyncpg.PostgresError]:
     """Errors that the next calls of a function meet before they reach the database."""
     waiting: list[asyncpg.PostgresError] = []
     original = gate.call_function
