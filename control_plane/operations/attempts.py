@@ -11,14 +11,12 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.operations.failures import PASSING
+from control_plane.operations.timing import Timing
 from control_plane.pools.databases import Databases
 from control_plane.registry import operations
 from control_plane.registry.models import Operation
 
 logger = logging.getLogger(__name__)
-
-HEARTBEAT = 2.0  # seconds
-SILENCE = 6.0  # seconds after which an attempt counts as dead
 
 
 class AttemptLost(Exception):
@@ -28,15 +26,16 @@ class AttemptLost(Exception):
 class Attempts:
     """Holding an operation means: its row carries our attempt, and we write a heartbeat for it."""
 
-    def __init__(self, databases: Databases) -> None:
+    def __init__(self, databases: Databases, timing: Timing) -> None:
         self._databases = databases
+        self._timing = timing
         self._held: dict[UUID, int] = {}
         self._heart: asyncio.Task[None] | None = None
 
     async def claim(self, operation_id: UUID) -> Operation | None:
         """Take over an operation whose holder fell silent; None when it is alive."""
         async with self._databases.registry.begin() as session:
-            return await operations.claim(session, operation_id, SILENCE)
+            return await operations.claim(session, operation_id, self._timing.silence)
 
     @contextmanager
     def holding(self, operation_id: UUID, attempt: int) -> Iterator[None]:
@@ -65,7 +64,7 @@ class Attempts:
 
     async def _beat(self) -> None:
         while self._held:
-            await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(self._timing.heartbeat)
             if held := dict(self._held):
                 try:
                     async with self._databases.registry.begin() as session:

@@ -19,6 +19,8 @@ from control_plane.operations.attempts import AttemptLost, Attempts
 from control_plane.operations.failures import revive
 from control_plane.operations.records import OperationRecord, operation_record
 from control_plane.operations.runner import PLANS, Runner, TryLater
+from control_plane.operations.timing import Timing
+from control_plane.operations.worker import Worker
 from control_plane.pools.databases import Databases
 from control_plane.registry import operations, tenants
 from control_plane.registry.models import Operation
@@ -31,9 +33,6 @@ __all__ = ["NewTenant", "Operations"]
 
 logger = logging.getLogger(__name__)
 
-LOOK = 0.2  # seconds between two looks at an operation that another process runs
-GRACE = 5.0  # seconds that running attempts get when the process stops
-
 
 class Held(Exception):
     """The operation's holder is alive: the job looks again later."""
@@ -42,11 +41,13 @@ class Held(Exception):
 class Operations:
     """The verbs that take longer than a request should, for the API, the CLI and the worker."""
 
-    def __init__(self, databases: Databases, templates: Templates) -> None:
+    def __init__(self, databases: Databases, templates: Templates, *, timing: Timing | None = None) -> None:
         self._databases = databases
         self._templates = templates
-        self._attempts = Attempts(databases)
+        self._timing = timing or Timing()
+        self._attempts = Attempts(databases, self._timing)
         self._runner = Runner(databases, templates, self._attempts)
+        self._worker = Worker(databases, self._advance, self._timing)
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
     async def create_tenant(
@@ -86,7 +87,7 @@ class Operations:
         """Take over what other processes left, until `stop`; outlives restarts of the registry."""
         while not stop.is_set():
             try:
-                await jobs.run(jobs.job_app(self._databases.registry_dsn, self._advance), stop, self._repair)
+                await self._worker.run(stop)
             except Exception as error:
                 logger.warning("The worker lost the registry and starts again.", exc_info=error)
                 await _pause(stop, 1.0)
@@ -94,7 +95,7 @@ class Operations:
     async def aclose(self) -> None:
         """Let running attempts finish for a moment; what is left is released for others."""
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks.values(), timeout=GRACE)
+            _, late = await asyncio.wait(self._tasks.values(), timeout=self._timing.grace)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -128,7 +129,7 @@ class Operations:
     async def _submit(self, session: AsyncSession, operation: Operation) -> None:
         operation.message = PLANS[operation.kind].steps[0].message
         await operations.add(session, operation)
-        await jobs.enqueue(session, operation.id, operation.tenant_id)
+        await jobs.enqueue(session, operation.id, operation.tenant_id, delay=self._timing.silence)
         await session.refresh(operation)
 
     def _start(self, operation: Operation) -> None:
@@ -153,10 +154,6 @@ class Operations:
             if (await operations.get(session, operation_id)).finished_at is None:
                 raise Held
 
-    async def _repair(self) -> None:
-        async with self._databases.registry.begin() as session:
-            await jobs.enqueue_forgotten(session)
-
     async def _outcome(self, operation_id: UUID, wait: float) -> tuple[TenantRecord, OperationRecord]:
         deadline = time.monotonic() + wait
         if task := self._tasks.get(operation_id):
@@ -168,7 +165,7 @@ class Operations:
                     if operation.error is not None:
                         raise revive(operation.error)
                     return tenant_record(await tenants.describe(session, operation.tenant_id, deleted=True)), operation
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(self._timing.look)
 
 
 def _fingerprint(new: NewTenant) -> str:

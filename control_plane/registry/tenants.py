@@ -35,6 +35,8 @@ def _named(ref: str | UUID) -> Any:
     try:
         return Tenant.id == UUID(ref)
     except ValueError:
+        if "\0" in ref:  # which PostgreSQL would refuse as a malformed text
+            raise TenantNotFound from None
         return Tenant.slug == ref
 
 

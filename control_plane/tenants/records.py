@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from control_plane.errors import InvalidInput
+from control_plane.errors import InvalidInput, InvalidSlug
 from control_plane.pools.databases import Databases
 from control_plane.registry import tenants
 from control_plane.registry.tenants import Described
+from control_plane.tenants.slug import validate_slug
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,6 @@ def _decode(cursor: str) -> tuple[str, UUID]:
         )
         if not slug.isprintable():
             raise ValueError(slug)
-        return slug, UUID(tenant_id)
-    except (ValueError, binascii.Error):
+        return validate_slug(slug), UUID(tenant_id)
+    except (ValueError, binascii.Error, InvalidSlug):
         raise InvalidInput("The cursor is not one that a list of tenants returned.") from None

@@ -1,0 +1,314 @@
+"""A process that dies or is paused at any step leaves an operation that another one finishes or undoes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import func, select, text, update
+
+from control_plane.errors import TenantNotFound
+from control_plane.isolation import isolation_of
+from control_plane.operations import attempts
+from control_plane.operations.engine import NewTenant, Operations
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster, Home, Operation, Tenant
+from control_plane.tenants.records import get_tenant
+from tests.conftest import SECRET_KEY
+from tests.integration.operations.conftest import FAST
+
+WAIT = 60.0
+
+
+@pytest_asyncio.fixture
+async def worker(operations: Operations) -> AsyncIterator[asyncio.Event]:
+    """A worker in this process, started when the returned event is set."""
+    start, stop = asyncio.Event(), asyncio.Event()
+
+    async def run() -> None:
+        await start.wait()
+        await operations.run_worker(stop)
+
+    task = asyncio.create_task(run())
+    yield start
+    start.set()
+    stop.set()
+    await task
+
+
+async def spawn(databases: Databases, kind: str, isolation: str, step: str, when: str) -> Process:
+    options = {
+        "settings": {"home": str(databases.settings.home)},
+        "registry": databases.registry_dsn,
+        "key": SECRET_KEY,
+        "kind": kind,
+        "isolation": isolation,
+        "slug": "acme",
+        "step": step,
+        "when": when,
+        "timing": dataclasses.asdict(FAST),
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.integration.operations.crashing", json.dumps(options)
+    )
+
+
+async def crash(databases: Databases, kind: str, isolation: str, step: str, when: str) -> None:
+    process = await spawn(databases, kind, isolation, step, when)
+    assert await process.wait() == -signal.SIGKILL
+
+
+async def settled(databases: Databases) -> Operation:
+    """The latest operation, once it is finished."""
+    while True:
+        async with databases.registry() as session:
+            operation = (await session.scalars(select(Operation).order_by(Operation.created_at.desc()))).first()
+        if operation is not None and operation.finished_at is not None:
+            return operation
+        await asyncio.sleep(0.1)
+
+
+Remains = Callable[[], Awaitable[list[str]]]
+
+
+@pytest_asyncio.fixture
+async def remains(databases: Databases, cluster: Cluster) -> Remains:
+    """Names what stands on the server of tenants, beyond shared homes and what stood there before the test."""
+
+    async def names() -> list[str]:
+        async with databases.admin(cluster) as connection:
+            rows = await connection.fetch(
+                """
+                SELECT 'tenant ' || slug AS name FROM tenancy.tenants
+                UNION ALL
+                SELECT 'schema ' || nspname FROM pg_namespace
+                WHERE nspname ~ '^t_[0-9a-f]{12}'
+                  AND left(nspname, 14) NOT IN (SELECT schema_name FROM tenancy.homes WHERE isolation = 'shared')
+                UNION ALL
+                SELECT 'role ' || rolname FROM pg_roles
+                WHERE rolname LIKE $1 || '_t_%'
+                  AND rolname NOT IN (
+                      SELECT r.role_name FROM tenancy.home_roles r JOIN tenancy.homes h ON h.id = r.home_id
+                      WHERE h.isolation = 'shared')
+                UNION ALL
+                SELECT 'database ' || datname FROM pg_database WHERE datname ~ '^t_[0-9a-f]{12}$'
+                ORDER BY 1
+                """,
+                cluster.database.removesuffix("_tenants"),
+            )
+            return [row["name"] for row in rows]
+
+    before = set(await names())
+
+    async def added() -> list[str]:
+        return [name for name in await names() if name not in before]
+
+    return added
+
+
+@pytest.mark.parametrize(
+    ("isolation", "step", "when"),
+    [
+        ("schema", "build", "before"),
+        ("schema", "build", "after"),
+        ("schema", "activate", "before"),
+        ("schema", "activate", "after"),
+        ("shared", "build", "after"),
+        ("shared", "activate", "after"),
+        ("database", "build", "after"),
+        ("database", "activate", "after"),
+    ],
+)
+async def test_a_killed_creation_is_finished_by_another_process(
+    operations: Operations,
+    databases: Databases,
+    remains: Remains,
+    worker: asyncio.Event,
+    isolation: str,
+    step: str,
+    when: str,
+) -> None:
+    await crash(databases, "provision", isolation, step, when)
+    assert (await get_tenant(databases, "acme")).status == "provisioning"
+    worker.set()
+    operation = await settled(databases)
+    assert (operation.status, operation.attempt, operation.steps) == ("succeeded", 2, ["build", "activate"])
+    assert (await get_tenant(databases, "acme")).status == "active"
+    assert "tenant acme" in await remains() or isolation == "database"
+    deleted, _ = await operations.delete_tenant("acme", actor="ann", wait=WAIT)
+    assert deleted.status == "deleted"
+    assert await remains() == []
+
+
+@pytest.mark.parametrize("isolation", ["shared", "schema", "database"])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_creation_that_was_killed_while_being_undone_is_undone_by_another_process(
+    databases: Databases, remains: Remains, worker: asyncio.Event, isolation: str, when: str
+) -> None:
+    await crash(databases, "provision", isolation, "abandon", when)
+    worker.set()
+    operation = await settled(databases)
+    assert operation.status == "failed"
+    assert operation.error is not None
+    assert operation.error["code"] == "provisioning_failed"
+    with pytest.raises(TenantNotFound):
+        await get_tenant(databases, "acme")
+    assert await remains() == []
+
+
+@pytest.mark.parametrize(
+    ("isolation", "step", "when"),
+    [
+        ("schema", "close", "before"),
+        ("schema", "fence", "after"),
+        ("schema", "drop", "before"),
+        ("schema", "drop", "after"),
+        ("shared", "drop", "after"),
+        ("database", "drop", "after"),
+    ],
+)
+async def test_a_killed_deletion_is_finished_by_another_process(
+    operations: Operations,
+    databases: Databases,
+    remains: Remains,
+    worker: asyncio.Event,
+    isolation: str,
+    step: str,
+    when: str,
+) -> None:
+    await operations.create_tenant(NewTenant("acme", "Acme", isolation), actor="ann", wait=WAIT)
+    await crash(databases, "delete", isolation, step, when)
+    assert (await get_tenant(databases, "acme")).status == "deleting"
+    worker.set()
+    operation = await settled(databases)
+    assert (operation.kind, operation.status) == ("delete", "succeeded")
+    assert await remains() == []
+
+
+@pytest.mark.parametrize("isolation", ["shared", "schema", "database"])
+async def test_a_paused_process_that_was_replaced_writes_nothing_more(
+    databases: Databases, cluster: Cluster, worker: asyncio.Event, isolation: str
+) -> None:
+    process = await spawn(databases, "provision", isolation, "build", "stop after")
+    worker.set()
+    operation = await settled(databases)
+    assert (operation.status, operation.attempt) == ("succeeded", 2)
+    before = await get_tenant(databases, "acme")
+    os.kill(process.pid, signal.SIGCONT)
+    assert await process.wait() == 0
+    assert await get_tenant(databases, "acme") == before
+    async with databases.registry() as session:
+        after = await session.get_one(Operation, operation.id)
+        assert (after.attempt, after.steps, after.updated_at) == (2, ["build", "activate"], operation.updated_at)
+
+
+@pytest.mark.parametrize("isolation", ["shared", "schema", "database"])
+async def test_a_paused_process_that_builds_after_it_was_undone_undoes_it_again(
+    databases: Databases,
+    remains: Remains,
+    worker: asyncio.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    isolation: str,
+) -> None:
+    process = await spawn(databases, "provision", isolation, "build", "stop before")
+
+    async def fail(*_: object) -> int:
+        raise RuntimeError("this home cannot be built")
+
+    monkeypatch.setattr(type(isolation_of(isolation)), "build", fail)
+    worker.set()
+    assert (await settled(databases)).status == "failed"
+    os.kill(process.pid, signal.SIGCONT)
+    assert await process.wait() == 1  # its caller is told that the operation failed
+    assert await remains() == []
+
+
+async def test_a_step_commits_nothing_once_its_attempt_was_replaced(
+    operations: Operations, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from control_plane.isolation.schema import SchemaIsolation
+
+    build = SchemaIsolation.build
+
+    async def lose_meanwhile(*arguments: object) -> int:
+        reached = await build(*arguments)  # type: ignore[arg-type]
+        async with databases.registry.begin() as session:
+            await session.execute(update(Operation).values(attempt=Operation.attempt + 1))
+        return reached
+
+    monkeypatch.setattr(SchemaIsolation, "build", lose_meanwhile)
+    tenant, operation = await operations.create_tenant(NewTenant("acme", "Acme", "schema"), actor="ann", wait=1)
+    assert (tenant.status, operation.status) == ("provisioning", "running")
+    async with databases.registry() as session:
+        assert (await session.get_one(Operation, operation.id)).steps == []
+        assert await session.scalar(select(func.count()).select_from(Home).where(Home.ready)) == 0
+    async with databases.registry.begin() as session:  # lets the swept-up attempt see its end
+        await session.execute(update(Operation).values(status="failed", finished_at=func.now()))
+        await session.execute(update(Tenant).values(status="deleted", home_id=None))
+
+
+async def test_a_living_holder_is_not_replaced_and_a_silent_one_is(
+    operations: Operations, databases: Databases
+) -> None:
+    _, operation = await operations.create_tenant(NewTenant("acme", "Acme", "schema"), actor="ann", wait=WAIT)
+    other = attempts.Attempts(databases, FAST)
+
+    async def heard_of(seconds_ago: float) -> None:
+        ago = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds_ago)
+        async with databases.registry.begin() as session:
+            await session.execute(update(Operation).values(status="running", finished_at=None, heartbeat_at=ago))
+
+    await heard_of(0)
+    assert await other.claim(operation.id) is None
+    await heard_of(FAST.silence + 1)
+    claimed = await other.claim(operation.id)
+    assert claimed is not None
+    assert claimed.attempt == 2
+    assert await other.claim(operation.id) is None
+
+
+async def test_an_open_operation_without_a_job_gets_one(
+    operations: Operations, databases: Databases, worker: asyncio.Event
+) -> None:
+    await crash(databases, "provision", "schema", "build", "before")
+    async with databases.registry.begin() as session:
+        await session.execute(text("DELETE FROM procrastinate_jobs"))
+    worker.set()
+    assert (await settled(databases)).status == "succeeded"
+
+
+async def test_the_worker_survives_that_the_registry_drops_its_connections(
+    operations: Operations, databases: Databases, worker: asyncio.Event
+) -> None:
+    worker.set()
+    async with databases.registry() as session:
+        while not await session.scalar(text("SELECT count(*) FROM procrastinate_workers")):
+            await asyncio.sleep(0.05)
+        await session.rollback()
+        await session.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'control-plane worker' AND datname = current_database()"
+            )
+        )
+    await crash(databases, "provision", "schema", "build", "before")
+    assert (await settled(databases)).status == "succeeded"
+
+
+async def test_jobs_of_finished_operations_leave_the_queue(
+    operations: Operations, databases: Databases, worker: asyncio.Event
+) -> None:
+    await operations.create_tenant(NewTenant("acme", "Acme", "schema"), actor="ann", wait=WAIT)
+    worker.set()
+    async with databases.registry() as session:
+        while await session.scalar(text("SELECT count(*) FROM procrastinate_jobs")):
+            await session.rollback()
+            await asyncio.sleep(0.1)
