@@ -116,6 +116,23 @@ async def create_database(connection: asyncpg.Connection, name: str, template: s
         await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
 
 
+async def drop_database(connection: asyncpg.Connection, name: str) -> None:
+    """Close a database to everybody, end its sessions and drop it; nothing to drop is no error.
+
+    Not WITH (FORCE): before PostgreSQL 16 that fails for others than superusers while an autovacuum worker is in there,
+    where the plain form sends the worker away.
+    """
+    if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
+        return
+    await connection.execute(f'ALTER DATABASE "{name}" IS_TEMPLATE false')
+    await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pg_has_role(usesysid, 'USAGE')",
+        name,
+    )
+    await connection.execute(f'DROP DATABASE IF EXISTS "{name}"')  # waits some seconds for the sessions to end
+
+
 async def _require_administrator(connection: asyncpg.Connection) -> None:
     version = connection.get_server_version()
     if int(await connection.fetchval("SELECT current_setting('server_version_num')")) < _OLDEST_SERVER:

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from control_plane.isolation.cluster import create_database
+from control_plane.isolation.cluster import create_database, drop_database
 from control_plane.isolation.login import new_password, retire_role, role_call
 from control_plane.isolation.names import home_database, request_role
 from control_plane.isolation.state import TenantState, home_version
@@ -51,7 +51,7 @@ class DatabaseIsolation(TenantState):
     async def drop(self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant) -> None:
         async with databases.admin(cluster, purpose="drop") as connection:
             await retire_role(connection, home.role_name)
-            await connection.execute(f'DROP DATABASE IF EXISTS "{home.database}" WITH (FORCE)')
+            await drop_database(connection, home.database)
             await connection.execute(f'DROP ROLE IF EXISTS "{home.role_name}"')
 
     async def set_state(

@@ -7,7 +7,7 @@ from uuid import UUID, uuid5
 
 import asyncpg
 
-from control_plane.isolation.cluster import create_database
+from control_plane.isolation.cluster import create_database, drop_database
 from control_plane.isolation.extensions import install_extensions
 from control_plane.isolation.names import schema_name, template_database
 from control_plane.isolation.tenancy_schema import shipped_versions, upgrade_tenancy
@@ -51,7 +51,7 @@ async def ensure_template_database(databases: Databases, cluster: Cluster, templ
         await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
         if not await _is_finished(connection, name):
             # A leftover of a crash is not worth reading: it has no tenant and no connection.
-            await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            await drop_database(connection, name)
             await create_database(connection, name)
             await _fill(databases, cluster, name, template, version)
             await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
@@ -68,8 +68,7 @@ async def drop_stale_template_databases(databases: Databases, cluster: Cluster, 
         )
         stale = [row["datname"] for row in rows if row["datname"] not in current]
         for name in stale:
-            await connection.execute(f'ALTER DATABASE "{name}" IS_TEMPLATE false')
-            await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            await drop_database(connection, name)
     return stale
 
 

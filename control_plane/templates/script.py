@@ -51,10 +51,10 @@ class Script:
         home = f"'{home_id}'"
         apis = ",".join(map(str, self.api_versions))
         begin = f"""\
-SELECT tenancy.begin_migration({home}, {self.from_version}, {self.to_version}, '{{{apis}}}');
-SET LOCAL ROLE cp_owner;
 SET LOCAL lock_timeout = '{int(lock_timeout * 1000)}ms';
-SET LOCAL statement_timeout = '{int(statement_timeout * 1000)}ms';"""
+SET LOCAL statement_timeout = '{int(statement_timeout * 1000)}ms';
+SELECT tenancy.begin_migration({home}, {self.from_version}, {self.to_version}, '{{{apis}}}');
+SET LOCAL ROLE cp_owner;"""
         manifest = json.dumps(self.manifest, separators=(",", ":")).replace("'", "''")
         stamp = f"""\
 SET LOCAL ROLE NONE;

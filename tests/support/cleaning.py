@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
+from control_plane.isolation.cluster import drop_database
 from tests.support.servers import Server
 
 _DATABASES = "SELECT datname FROM pg_database WHERE starts_with(datname, $1) ORDER BY datname"
@@ -20,7 +21,7 @@ async def clean(server: Server) -> None:
         for installation in dict.fromkeys(installations):
             await _drop_installation(connection, f"cp_{installation.hex[:8]}_")
         for name in own:
-            await _drop_database(connection, name)
+            await drop_database(connection, name)
 
 
 async def _installations(server: Server, databases: list[str]) -> list[UUID]:
@@ -36,16 +37,10 @@ async def _installations(server: Server, databases: list[str]) -> list[UUID]:
 async def _drop_installation(connection: asyncpg.Connection, prefix: str) -> None:
     roles = [row["rolname"] for row in await connection.fetch(_ROLES, prefix)]
     for row in await connection.fetch(_DATABASES, prefix):
-        await _drop_database(connection, row["datname"])
+        await drop_database(connection, row["datname"])
     for role in roles:
         # The login role of a home carries the home's name; some homes are a database of that name.
         if role.startswith(f"{prefix}t_"):
-            await _drop_database(connection, role.removeprefix(prefix))
+            await drop_database(connection, role.removeprefix(prefix))
     for role in roles:
         await connection.execute(f'DROP ROLE "{role}"')
-
-
-async def _drop_database(connection: asyncpg.Connection, name: str) -> None:
-    if await connection.fetchval("SELECT datistemplate FROM pg_database WHERE datname = $1", name):
-        await connection.execute(f'ALTER DATABASE "{name}" IS_TEMPLATE false')
-    await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
