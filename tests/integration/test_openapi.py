@@ -28,20 +28,20 @@ EXAMPLES = 15  # per operation and kind of data
 
 @pytest.fixture(scope="module")
 def program() -> Iterator[Program]:
-    """A running service with one tenant."""
+    """A running service with one tenant, which is not the one of the examples: that one is deleted on the way."""
     with temporary_home() as home:
         program, output = Program(home, free_port()), home.parent / "serve.log"
         program.run("init")
         with program.started("serve", output=output) as process:
             program.wait_until_ready(process, output)
-            program.run("tenant", "create", "acme", "--isolation", "shared")
+            program.run("tenant", "create", "resident", "--isolation", "schema")
             yield program
 
 
 @pytest.fixture(scope="module")
 def headers(program: Program) -> dict[str, dict[str, str]]:
     """By the first part of the path that they are for."""
-    platform, tenant = program.token("--platform"), program.token("--tenant", "acme")
+    platform, tenant = program.token("--platform"), program.token("--tenant", "resident")
     return {"api": tenant, "tenants": platform, "operations": platform, "clusters": platform}
 
 
