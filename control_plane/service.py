@@ -20,8 +20,7 @@ from control_plane.errors import (
     RegistryUnavailable,
 )
 from control_plane.identity.verifier import TokenVerifier, build_verifier
-from control_plane.isolation.cluster import prepare_cluster, require_safe
-from control_plane.migrator.tenancy import bring_up
+from control_plane.isolation.cluster import prepare_cluster, require_safe, upgrade_tenancy
 from control_plane.operations.engine import Operations
 from control_plane.pools.databases import Databases
 from control_plane.pools.placement import Placements
@@ -100,7 +99,9 @@ async def _prepare_clusters(plane: ControlPlane) -> dict[str, str]:
         own = [place for place in fleet.places if place.cluster is cluster and place.database != cluster.database]
         try:
             await prepare_cluster(plane.databases, plane.databases.box.open(cluster.dsn), plane.installation_id)
-            await bring_up(plane.databases, own)
+            for place in own:
+                async with plane.databases.admin(cluster, place.database, purpose="init") as connection:
+                    await upgrade_tenancy(connection)
             states[cluster.name] = "ready"
         except ClusterUnavailable:
             states[cluster.name] = "unreachable"

@@ -21,6 +21,8 @@ ClusterState = Literal["ok", "unreachable", "not_ready"]
 FRESH = 1.0  # seconds that an answer is reused, so that probes cannot become a load
 TIMEOUT = 2.0  # seconds per server; a probe has to answer while a server hangs
 
+_NO_ANSWER: tuple[type[BaseException], ...] = (SQLAlchemyError, asyncpg.PostgresError, ControlPlaneError, *UNREACHABLE)
+
 
 @dataclass(frozen=True)
 class State:
@@ -59,7 +61,7 @@ class Readiness:
         try:
             async with asyncio.timeout(TIMEOUT), self._databases.registry() as session:
                 self._known = list(await session.scalars(select(Cluster).order_by(Cluster.name)))
-        except (SQLAlchemyError, asyncpg.PostgresError, ControlPlaneError, *UNREACHABLE):
+        except _NO_ANSWER:
             return "unreachable"
         return "ok"
 
@@ -78,6 +80,6 @@ class Readiness:
                     connection.terminate()
         except asyncpg.PostgresError:
             return "not_ready"
-        except (ControlPlaneError, *UNREACHABLE):
+        except _NO_ANSWER:
             return "unreachable"
         return "ok" if ready else "not_ready"

@@ -9,7 +9,7 @@ from typing import Any
 from control_plane.api.documented import RETRY_AFTER
 from control_plane.templates import Function, Resource, Template
 
-_SECURITY = [{"tenantToken": []}]
+_SECURITY: list[dict[str, list[str]]] = [{"tenantToken": []}]
 _SCHEME = {
     "type": "http",
     "scheme": "bearer",

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from hypothesis.strategies import SearchStrategy
 from schemathesis.checks import CheckContext
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -45,7 +46,7 @@ def headers(program: Program) -> dict[str, dict[str, str]]:
     return {"api": tenant, "tenants": platform, "operations": platform, "clusters": platform}
 
 
-def server_error_only_as_declared(context: CheckContext, response: Any, case: schemathesis.Case) -> None:
+def server_error_only_as_declared(context: CheckContext, response: Any, case: schemathesis.Case[Any]) -> None:
     """A 503 says when to come back; no other 5xx is ever right."""
     if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
         assert "retry-after" in {name.lower() for name in response.headers}
@@ -66,15 +67,16 @@ ANY = list(HealthCheck)
 def test_every_answer_is_one_that_the_document_declares(program: Program, headers: dict[str, dict[str, str]]) -> None:
     document = schemathesis.openapi.from_url(f"{program.url}/openapi.json")
     for found in document.get_all_operations():
+        assert isinstance(found, Ok), found
         operation = found.ok()
         for mode in schemathesis.GenerationMode:
             _explore(operation.as_strategy(generation_mode=mode), headers.get(operation.path.split("/")[1]))
 
 
-def _explore(cases: SearchStrategy[schemathesis.Case], headers: dict[str, str] | None) -> None:
+def _explore(cases: SearchStrategy[schemathesis.Case[Any]], headers: dict[str, str] | None) -> None:
     @settings(max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=ANY)
     @given(case=cases)
-    def explore(case: schemathesis.Case) -> None:
+    def explore(case: schemathesis.Case[Any]) -> None:
         case.validate_response(case.call(headers=headers), checks=CHECKS)
 
     with suppress(Unsatisfiable):  # an operation without parameters cannot be called wrongly
