@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -18,7 +19,7 @@ from control_plane.registry.models import Cluster, Home
 
 __all__ = ["Finding", "check_cluster", "prepare_cluster", "upgrade_tenancy"]
 
-_OLDEST_SERVER = 150000  # security_invoker views
+_OLDEST_SERVER = 15  # security_invoker views
 # The minor releases that close known ways past row-level security (CVE-2026-2005, -2006 and before).
 _SAFE_MINORS = {15: 16, 16: 12, 17: 8, 18: 2}
 
@@ -75,7 +76,7 @@ async def check_cluster(databases: Databases, cluster: Cluster) -> list[Finding]
         try:
             async with databases.admin(cluster, database, purpose="check") as connection:
                 if database == cluster.database:
-                    findings += _server_findings(connection)
+                    findings += await _server_findings(connection)
                 findings += await _database_findings(connection, database)
         except asyncpg.InvalidCatalogNameError:
             findings.append(Finding("database", database, "does not exist", "restore it from a backup"))
@@ -134,11 +135,11 @@ async def drop_database(connection: asyncpg.Connection, name: str) -> None:
 
 
 async def _require_administrator(connection: asyncpg.Connection) -> None:
-    version = connection.get_server_version()
-    if int(await connection.fetchval("SELECT current_setting('server_version_num')")) < _OLDEST_SERVER:
+    version = await _server_version(connection)
+    if version.major < _OLDEST_SERVER:
         raise UnsafePosture(
-            f"The server is PostgreSQL {version.major}; views cannot run with their caller's rights before 15.",
-            hint="Upgrade the server to PostgreSQL 15 or later.",
+            f"The server is PostgreSQL {version}; views cannot run with their caller's rights before {_OLDEST_SERVER}.",
+            hint=f"Upgrade the server to PostgreSQL {_OLDEST_SERVER} or later.",
         )
     able = await connection.fetchval(
         "SELECT rolsuper OR rolcreaterole AND rolcreatedb FROM pg_roles WHERE rolname = current_user"
@@ -150,20 +151,25 @@ async def _require_administrator(connection: asyncpg.Connection) -> None:
         )
 
 
-def _server_findings(connection: asyncpg.Connection) -> list[Finding]:
-    version = connection.get_server_version()
+class _ServerVersion(NamedTuple):
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+async def _server_version(connection: asyncpg.Connection) -> _ServerVersion:
+    return _ServerVersion(*divmod(int(await connection.fetchval("SHOW server_version_num")), 10000))
+
+
+async def _server_findings(connection: asyncpg.Connection) -> list[Finding]:
+    version = await _server_version(connection)
     safe = _SAFE_MINORS.get(version.major, 0)
     if version.minor >= safe:
         return []
-    return [
-        Finding(
-            "server_minor",
-            f"PostgreSQL {version.major}.{version.minor}",
-            "has known ways past row-level security",
-            f"upgrade to {version.major}.{safe} or later",
-            fatal=False,
-        )
-    ]
+    problem, fix = "has known ways past row-level security", f"upgrade to {version.major}.{safe} or later"
+    return [Finding("server_minor", f"PostgreSQL {version}", problem, fix, fatal=False)]
 
 
 async def _database_findings(connection: asyncpg.Connection, database: str) -> list[Finding]:

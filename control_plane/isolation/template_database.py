@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from uuid import UUID, uuid5
 
 import asyncpg
@@ -59,16 +60,18 @@ async def ensure_template_database(databases: Databases, cluster: Cluster, templ
     return name
 
 
-async def drop_stale_template_databases(databases: Databases, cluster: Cluster, current: set[str]) -> list[str]:
-    """Drop the template databases of this installation that no version uses any more; their names."""
-    prefix = cluster.database.removesuffix("_tenants")
+async def drop_stale_template_databases(databases: Databases, cluster: Cluster, template: Template) -> list[str]:
+    """Drop the template's databases that neither its files nor this release's `tenancy` account for; their names."""
+    current = {template_database_name(cluster, template, version.number) for version in template.versions}
+    of_template = template_database_name(cluster, template, 0).rsplit("_", 2)[0] + "_"
     async with databases.admin(cluster, purpose="template database") as connection:
         rows = await connection.fetch(
-            "SELECT datname FROM pg_database WHERE datistemplate AND starts_with(datname, $1)", prefix + "_"
+            "SELECT datname FROM pg_database WHERE datistemplate AND starts_with(datname, $1)", of_template
         )
         stale = [row["datname"] for row in rows if row["datname"] not in current]
         for name in stale:
-            await drop_database(connection, name)
+            with suppress(asyncpg.ObjectInUseError):  # being copied, by a service of another release
+                await drop_database(connection, name)
     return stale
 
 

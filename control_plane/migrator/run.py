@@ -78,7 +78,7 @@ class _Run:
         began = monotonic()
         plan = await plan_migration(self.databases, self.template, self.options)
         await self._release(plan)
-        await bring_up(self.databases, plan.outdated)
+        await bring_up(self.databases, self.template, plan.outdated)
         self.listener(Planned(plan))
         if plan.homes:
             async with open_ledger(self.databases, self.template.name, plan.target, len(plan.homes)) as ledger:
