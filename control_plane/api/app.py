@@ -8,10 +8,10 @@ from control_plane import __version__
 from control_plane.api import clusters, health, operations, resources, tenants
 from control_plane.api.documented import document
 from control_plane.api.limits import BodyLimit
-from control_plane.api.problems import install_problems
 from control_plane.api.readiness import Readiness
 from control_plane.api.tenant_paths import add_tenant_paths
 from control_plane.identity.middleware import IdentityMiddleware
+from control_plane.problems import install_problems
 from control_plane.service import ControlPlane
 
 DESCRIPTION = """\

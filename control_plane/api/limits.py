@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.api.problems import problem_response
 from control_plane.errors import PayloadTooLarge
+from control_plane.problems import problem_response
 
 MAX_BODY = 1_048_576  # bytes
 

@@ -19,7 +19,6 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from control_plane.api.limits import MAX_BODY
-from control_plane.api.problems import database_error, internal_error, problem_response
 from control_plane.api.retries import FAILURES, Attempts
 from control_plane.errors import (
     ControlPlaneError,
@@ -34,6 +33,7 @@ from control_plane.identity.principal import Principal
 from control_plane.pools import gate
 from control_plane.pools.placement import Placement, Placements
 from control_plane.pools.requests import RequestPools
+from control_plane.problems import database_error, internal_error, problem_response
 from control_plane.templates import Function, Resource, Template, Templates
 
 MAX_OFFSET = 2**31 - 1

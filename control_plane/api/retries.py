@@ -10,10 +10,10 @@ from uuid import UUID
 
 import asyncpg
 
-from control_plane.api.problems import database_error
 from control_plane.errors import NotFound, StaleEpoch, TenantMoving
 from control_plane.pools.connect import UNREACHABLE
 from control_plane.pools.placement import Placement, Placements
+from control_plane.problems import database_error
 
 T = TypeVar("T")
 

@@ -15,13 +15,13 @@ import pytest_asyncio
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from control_plane.api.problems import install_problems
 from control_plane.api.resources import routes
 from control_plane.errors import InvalidToken
 from control_plane.identity.principal import Principal
 from control_plane.pools import gate
 from control_plane.pools.placement import Placements
 from control_plane.pools.requests import RequestPools
+from control_plane.problems import install_problems
 from control_plane.templates import Templates
 from tests.support.members import Member, Members
 

@@ -13,8 +13,8 @@ from fastapi import FastAPI, Query
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from control_plane.api.problems import database_error, install_problems, problem_response
 from control_plane.errors import ControlPlaneError, InvalidToken, PoolExhausted, SlugTaken, Unauthenticated
+from control_plane.problems import database_error, install_problems, problem_response
 
 
 def failure(sqlstate: str) -> asyncpg.PostgresError:
