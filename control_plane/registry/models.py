@@ -182,6 +182,15 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class JobMigration(Base):
+    """A migration of Procrastinate's tables that has been applied."""
+
+    __tablename__ = "job_migrations"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    applied_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class TemplateVersion(Base):
     """A released template version; its checksum may never change."""
 

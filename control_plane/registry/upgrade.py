@@ -12,6 +12,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from control_plane.registry.job_schema import missing_migrations, upgrade_job_schema
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # Alembic keeps its context in module globals: a second entry in this process would mix two databases' migrations.
@@ -38,11 +40,17 @@ def _upgrade(connection: Connection) -> None:
     config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    upgrade_job_schema(connection)
 
 
 async def is_current(engine: AsyncEngine) -> bool:
-    """Whether the registry is at the revision that this release was written for."""
-    heads = set(ScriptDirectory.from_config(alembic_config()).get_heads())
+    """Whether the registry is at the revision, and has the job tables, that this release was written for."""
     async with engine.connect() as connection:
-        found = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads())
-    return set(found) == heads
+        return await connection.run_sync(_is_current)
+
+
+def _is_current(connection: Connection) -> bool:
+    heads = ScriptDirectory.from_config(alembic_config()).get_heads()
+    if set(MigrationContext.configure(connection).get_current_heads()) != set(heads):
+        return False
+    return not missing_migrations(connection)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import re
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from procrastinate.schema import SchemaManager
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from control_plane.pools.connect import registry_engine
+from control_plane.registry import job_schema
 from control_plane.registry.models import Base
 from control_plane.registry.upgrade import MIGRATIONS, is_current, upgrade
 
@@ -101,7 +101,34 @@ def test_the_names_of_revisions_begin_with_their_dates() -> None:
     assert [name for name in names if not re.fullmatch(r"\d{4}-\d\d-\d\d-\d{4}_[a-z0-9_]+\.py", name)] == []
 
 
-def test_the_copied_job_tables_are_those_of_the_installed_procrastinate() -> None:
-    version = importlib.metadata.version("procrastinate").replace(".", "_")
-    copy = (MIGRATIONS / "sql" / f"procrastinate_{version}.sql").read_text("utf-8")
-    assert copy.endswith(SchemaManager.get_schema())
+async def test_the_job_tables_follow_the_installed_package(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A release with a newer Procrastinate finds the registry behind and applies what that package brought."""
+    await upgrade(engine)
+    shipped = job_schema.shipped_migrations()
+    newer = tmp_path / "99.00.00_01_newer.sql"
+    newer.write_text("COMMENT ON TABLE procrastinate_jobs IS 'newer'; COMMENT ON TABLE procrastinate_events IS 'too';")
+    monkeypatch.setattr(job_schema, "shipped_migrations", lambda: {**shipped, newer.name: newer})
+    assert not await is_current(engine)
+    await upgrade(engine)
+    assert await is_current(engine)
+    async with engine.connect() as connection:
+        comment = text("SELECT obj_description('procrastinate_jobs'::regclass)")
+        assert (await connection.execute(comment)).scalar_one() == "newer"
+
+
+async def test_all_migrations_of_the_package_lead_to_its_schema(engine: AsyncEngine, database: str) -> None:
+    """Creating the tables at once records every migration as applied: that must be true."""
+    query = text("""
+        SELECT p.proname, md5(pg_get_functiondef(p.oid)) FROM pg_proc p
+        WHERE p.pronamespace = 'public'::regnamespace AND p.proname LIKE 'procrastinate%' ORDER BY 1, 2
+    """)
+    await upgrade(engine)
+    async with engine.begin() as connection:
+        at_once = (await connection.execute(query)).all()
+        await connection.execute(text("DROP SCHEMA public CASCADE"))
+        await connection.execute(text("CREATE SCHEMA public"))
+        for path in job_schema.shipped_migrations().values():
+            await connection.run_sync(job_schema.execute_script, path.read_text("utf-8"))
+        assert (await connection.execute(query)).all() == at_once

@@ -1,0 +1,39 @@
+"""The job tables are Procrastinate's: its own files create and upgrade them, and the registry records which ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from procrastinate.schema import SchemaManager
+from sqlalchemy import Connection, insert, select
+
+from control_plane.registry.models import JobMigration
+
+
+def shipped_migrations() -> dict[str, Path]:
+    """The migrations of the installed Procrastinate by name; their names sort in the order in which they apply."""
+    return {path.name: path for path in sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))}
+
+
+def missing_migrations(connection: Connection) -> list[str]:
+    applied = set(connection.scalars(select(JobMigration.name)))
+    return [name for name in shipped_migrations() if name not in applied]
+
+
+def upgrade_job_schema(connection: Connection) -> None:
+    """Create the job tables as the installed package has them, or apply what it brought since the last time."""
+    shipped, missing = shipped_migrations(), missing_migrations(connection)
+    if len(missing) == len(shipped):
+        execute_script(connection, SchemaManager.get_schema())  # what all migrations lead to
+    else:
+        for name in missing:
+            execute_script(connection, shipped[name].read_text("utf-8"))
+    if missing:
+        connection.execute(insert(JobMigration), [{"name": name} for name in missing])
+
+
+def execute_script(connection: Connection, script: str) -> None:
+    # Many statements in one string need asyncpg's simple protocol, which SQLAlchemy does not use.
+    adapted: Any = connection.connection.dbapi_connection
+    adapted.run_async(lambda driver: driver.execute(script))
