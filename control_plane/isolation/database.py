@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 
 from control_plane.isolation.cluster import create_database, drop_database
-from control_plane.isolation.login import new_password, retire_role, role_call
-from control_plane.isolation.names import home_database, request_role
+from control_plane.isolation.home import plan_home
+from control_plane.isolation.login import retire_role, role_call
 from control_plane.isolation.state import TenantState, home_version
 from control_plane.isolation.template_database import ensure_template_database, template_home_schema
 from control_plane.pools.databases import Databases
@@ -19,17 +19,9 @@ from control_plane.templates import Template
 
 class DatabaseIsolation(TenantState):
     def new_home(self, installation_id: UUID, cluster: Cluster, template: str, box: SecretBox) -> Home:
-        home_id = uuid4()
-        return Home(
-            id=home_id,
-            cluster_id=cluster.id,
-            isolation="database",
-            template=template,
-            database=home_database(home_id),
-            schema_name=template_home_schema(template),  # a copy keeps the names of its source
-            role_name=request_role(installation_id, home_id),
-            password=box.seal(new_password()),
-        )
+        # A copy keeps the names of its source.
+        schema = template_home_schema(template)
+        return plan_home("database", installation_id, cluster, template, box, copied_schema=schema)
 
     async def build(
         self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, template: Template, version: int

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 
 from control_plane.isolation.extensions import install_extensions
-from control_plane.isolation.login import new_password, role_call
-from control_plane.isolation.names import request_role, schema_name
+from control_plane.isolation.home import plan_home
+from control_plane.isolation.login import role_call
 from control_plane.isolation.state import TenantState, home_version, put_tenant
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster, Home, Tenant
@@ -18,17 +18,7 @@ from control_plane.templates import Template
 
 class SharedIsolation(TenantState):
     def new_home(self, installation_id: UUID, cluster: Cluster, template: str, box: SecretBox) -> Home:
-        home_id = uuid4()
-        return Home(
-            id=home_id,
-            cluster_id=cluster.id,
-            isolation="shared",
-            template=template,
-            database=cluster.database,
-            schema_name=schema_name(home_id),
-            role_name=request_role(installation_id, home_id),
-            password=box.seal(new_password()),
-        )
+        return plan_home("shared", installation_id, cluster, template, box)
 
     async def build(
         self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, template: Template, version: int
