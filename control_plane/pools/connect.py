@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
+from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from control_plane.errors import ClusterUnavailable, InvalidInput
@@ -64,3 +66,8 @@ def registry_engine(dsn: str) -> AsyncEngine:
     return create_async_engine(
         "postgresql+asyncpg://", async_creator=open_connection, pool_size=10, max_overflow=10, pool_pre_ping=True
     )
+
+
+def borrowing_engine(borrow: Callable[[], Awaitable[Any]]) -> AsyncEngine:
+    """An engine that keeps no connection: it calls `borrow` for each, and closes what it got to give it back."""
+    return create_async_engine("postgresql+asyncpg://", async_creator=borrow, poolclass=NullPool)

@@ -103,7 +103,7 @@ async def call_function(
 
 
 def bind(connection: Connection, caller: Caller, *, read_only: bool = False) -> None:
-    """Bind the transaction that `connection` is in; for SQLAlchemy's `after_begin`, which runs for each one."""
+    """Bind the transaction that `connection` begins; for SQLAlchemy's event `begin`, which comes for each one."""
     connection.exec_driver_sql(BIND, (*caller, read_only))
 
 

@@ -3,6 +3,7 @@
 Not asyncpg's own pool: its release starts a task each time, and pools that do not know each other cannot share one
 budget. Nothing resets the session between requests, which would be a second round trip. That is safe only because these
 connections run the fixed statements of `gate` under roles without TEMP and CREATE; now and then one is inspected.
+Pools for an application's own SQL are opened with `full_reset`.
 """
 
 from __future__ import annotations
@@ -53,12 +54,24 @@ SELECT session_user = current_user
 """
 
 
-class RequestPools:
-    """`async with pools.connection(placement) as connection:`"""
+class ResetConnection(asyncpg.Connection):
+    """A connection whose `reset` leaves nothing that a statement can have made, prepared statements included."""
 
-    def __init__(self, databases: Databases, settings: Settings) -> None:
+    def get_reset_query(self) -> str:
+        return "DISCARD ALL"
+
+
+class RequestPools:
+    """`async with pools.connection(placement) as connection:`
+
+    `full_reset`: the statements are an application's own, so the session is made new after each use, and nothing is
+    prepared beyond it. The next user waits for that, the last one does not.
+    """
+
+    def __init__(self, databases: Databases, settings: Settings, *, full_reset: bool = False) -> None:
         self._databases = databases
         self._settings = settings
+        self._full_reset = full_reset
         self._homes: dict[UUID, HomePool] = {}
         self._budgets: dict[UUID, Budget] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,7 +97,7 @@ class RequestPools:
             self._sweep.cancel()
         for budget in self._budgets.values():
             for lease in budget.drain():
-                self._discard(lease)
+                self.discard(lease)
         while self._tasks:
             await asyncio.gather(*self._tasks)
 
@@ -102,7 +115,9 @@ class RequestPools:
     def put_back(self, lease: Lease, error: BaseException | None) -> None:
         lease.uses += 1
         if self._closed or not _reusable(lease.connection, error):
-            self._discard(lease)
+            self.discard(lease)
+        elif self._full_reset:
+            self._start(self._reset(lease))
         elif lease.uses % INSPECT_EVERY == 0:
             self._start(self._inspect(lease))
         else:
@@ -173,7 +188,7 @@ class RequestPools:
     async def _dial(self, target: Target) -> asyncpg.Connection:
         return await connect(
             target.dsn,
-            application_name="control-plane request",
+            application_name=f"control-plane {'library' if self._full_reset else 'request'}",
             database=target.database,
             user=target.role,
             password=target.password,
@@ -181,7 +196,8 @@ class RequestPools:
             server_settings={"jit": "off"},
             # The role's statement_timeout answers first; this is for a server that no longer answers.
             command_timeout=self._settings.statement_timeout + 1.0,
-            statement_cache_size=256,
+            connection_class=ResetConnection if self._full_reset else asyncpg.Connection,
+            statement_cache_size=0 if self._full_reset else 256,
             max_cached_statement_lifetime=0,
         )
 
@@ -210,7 +226,8 @@ class RequestPools:
             generation=home.credential_generation,
         )
 
-    def _discard(self, lease: Lease) -> None:
+    def discard(self, lease: Lease) -> None:
+        """Close instead of giving back; the slot is free when the server has let go."""
         if lease.connection.is_closed():
             lease.home.budget.free(lease.home)
         else:
@@ -232,6 +249,17 @@ class RequestPools:
             logger.error("a session of home %s kept state between requests; closing it", lease.home.home_id)
         await self._close_lease(lease)
 
+    async def _reset(self, lease: Lease) -> None:
+        try:
+            await lease.connection.reset(timeout=CLOSE_TIMEOUT)
+        except BROKEN:
+            await self._close_lease(lease)
+            return
+        if self._closed:
+            await self._close_lease(lease)
+        else:
+            lease.home.budget.give_back(lease, time.monotonic())
+
     def _schedule_sweep(self) -> None:
         self._sweep = asyncio.get_running_loop().call_later(self._settings.pool_idle_seconds / 2, self._run_sweep)
 
@@ -239,7 +267,7 @@ class RequestPools:
         idle_before = time.monotonic() - self._settings.pool_idle_seconds
         for budget in self._budgets.values():
             for lease in budget.expired(idle_before):
-                self._discard(lease)
+                self.discard(lease)
         if len(self._homes) > MAX_HOMES:
             unused = [home for home in self._homes.values() if home.open == 0 and not home.waiters]
             for home in unused[: len(self._homes) - MAX_HOMES]:

@@ -1,0 +1,149 @@
+"""SQLAlchemy sessions for an application's own SQL, each for one tenant.
+
+One engine for all homes, so that every statement is compiled once. It keeps no connection: `RequestPools` does, under
+its budget, and a session asks for the home of its own tenant. SQLAlchemy prepares a statement once per loan and no
+longer. A loan ends with its transaction, which holds locks on what it has read, so no migration can change a table
+under a prepared statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from control_plane.errors import ControlPlaneError, StaleEpoch, TenantMoving
+from control_plane.pools import gate
+from control_plane.pools.budget import Lease
+from control_plane.pools.connect import borrowing_engine
+from control_plane.pools.placement import Placement, Placements
+from control_plane.pools.requests import RequestPools
+
+MISPLACED = frozenset({"TN404", "TN409"})
+
+# For whom the engine's next connection is; set right before it is asked for, taken right after.
+_borrower: ContextVar[gate.Caller | None] = ContextVar("borrower", default=None)
+
+
+class TenantSessions:
+    """`async with sessions.open(caller) as session:`"""
+
+    def __init__(self, pools: RequestPools, placements: Placements) -> None:
+        self._pools = pools
+        self._placements = placements
+        self._engine = borrowing_engine(self._borrow)
+        # Not the session's `after_begin`: that one is skipped by who takes a connection from the session's engine, and
+        # a failure in it leaves the session with a connection that works and is not bound.
+        event.listen(self._engine.sync_engine, "begin", self._bind)
+
+    def open(self, caller: gate.Caller) -> AsyncSession:
+        """A session that works for `caller`, whose epoch is not looked at, until it is closed; then it is of no use.
+
+        It borrows a connection with its first statement and gives it back with each commit or rollback. Statements
+        raise what SQLAlchemy raises, and for want of a connection `PoolExhausted`, `ClusterUnavailable`,
+        `RegistryUnavailable`, `TenantNotFound` or `TenantNotReady`.
+        """
+        return AsyncSession(
+            sync_session_class=_TenantSession,
+            engine=self._engine.sync_engine,
+            caller=caller,
+            expire_on_commit=False,
+            close_resets_only=False,
+        )
+
+    async def misplaced(self, tenant_id: UUID) -> ControlPlaneError:
+        """What to tell a caller whose statement failed because the tenant was not where this process looked."""
+        try:
+            await self._placements.resolve(tenant_id)
+        except ControlPlaneError as error:
+            return error
+        return TenantMoving()
+
+    async def aclose(self) -> None:
+        await self._engine.dispose()
+
+    async def _borrow(self) -> _Loan:
+        caller = _borrower.get()
+        _borrower.set(None)
+        if caller is None:
+            raise ControlPlaneError("A connection was asked for, and not for a tenant.", hint="Use a TenantSession.")
+        placement = self._placements.fresh(caller.tenant_id) or await self._placements.resolve(caller.tenant_id)
+        try:
+            lease = await self._lease(placement)
+        except StaleEpoch:
+            self._placements.forget(caller.tenant_id)
+            placement = await self._placements.resolve(caller.tenant_id)
+            lease = await self._lease(placement)
+        return _Loan(self._pools, lease, caller._replace(epoch=placement.epoch))
+
+    async def _lease(self, placement: Placement) -> Lease:
+        return self._pools.take(placement) or await self._pools.wait(placement)
+
+    def _bind(self, connection: Connection) -> None:
+        loan = connection.connection.driver_connection
+        assert isinstance(loan, _Loan)
+        try:
+            if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+                raise ControlPlaneError("A tenant's statements need a transaction: AUTOCOMMIT is not possible.")
+            gate.bind(connection, loan.caller)
+        except BaseException as error:
+            if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in MISPLACED:
+                self._placements.forget(loan.caller.tenant_id)
+            connection.close()  # a connection that is not bound is of no use to anybody
+            raise
+
+
+class _TenantSession(Session):
+    """Asks for connections in the name of its caller."""
+
+    def __init__(self, *, engine: Engine, caller: gate.Caller, **options: Any) -> None:
+        super().__init__(**options)
+        self._engine = engine
+        self._caller = caller
+
+    def get_bind(self, *_: Any, **__: Any) -> Engine:
+        _borrower.set(self._caller)
+        return self._engine
+
+
+class _Loan:
+    """An asyncpg connection whose closing gives it back."""
+
+    def __init__(self, pools: RequestPools, lease: Lease, caller: gate.Caller) -> None:
+        self.caller = caller
+        self._pools = pools
+        self._lease: Lease | None = lease
+        self._connection = lease.connection
+        self._loop = asyncio.get_running_loop()
+
+    def __getattr__(self, name: str) -> Any:
+        if self._lease is None:
+            raise ControlPlaneError("The connection was given back.")
+        return getattr(self._connection, name)
+
+    def is_closed(self) -> bool:
+        return self._lease is None or self._connection.is_closed()
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        self._end(lambda lease: self._pools.put_back(lease, None))
+
+    def terminate(self) -> None:
+        self._end(self._pools.discard)
+
+    def _end(self, give_back: Callable[[Lease], None]) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            give_back(lease)
+
+    def __del__(self) -> None:
+        # Cancelled while SQLAlchemy was setting the connection up, which then forgets it.
+        if self._lease is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._pools.discard, self._lease)
