@@ -35,9 +35,10 @@ async def schema_home_message(databases: Databases, cluster: Cluster, built: Sub
         ddl = await _ddl(connection, home)
         rows = await _rows(connection, built)
         functions = await _functions(connection, home.id)
+        role = await _role(connection, home, ["cp_request", home.database])
     schemas = ", ".join(statement.split()[2] for rank, statement in ddl if rank == 1)
     message = [
-        *_role(home, ["cp_request", home.database]),
+        *role,
         *(statement for rank, statement in ddl if rank == 1),
         f"COMMENT ON SCHEMA \"{home.schema_name}\" IS '{built.tenant.slug}'",
         "SET LOCAL ROLE cp_owner",
@@ -67,10 +68,11 @@ async def database_home_messages(
         await connection.execute("SET search_path = ''")
         ddl = await _ddl(connection, home)
         functions = await _functions(connection, home.id)
+        role = await _role(connection, home, ["cp_request"])
     verifier = scram_verifier(databases.box.open(wanted.home.password))
     login = ";\n".join(
         [
-            *_role(home, ["cp_request"]),
+            *role,
             f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC',
             f'GRANT CONNECT ON DATABASE "{name}" TO {home.role_name}',
         ]
@@ -126,19 +128,17 @@ async def _functions(connection: asyncpg.Connection, home_id: UUID) -> str:
     return found
 
 
-def _role(home: Home, members_of: list[str]) -> list[str]:
-    role, groups = home.role_name, ", ".join(members_of)
-    path = f'"{home.schema_name}", extensions, pg_temp'
-    settings = {
-        "search_path": path,
-        "statement_timeout": "'5000'",
-        "idle_in_transaction_session_timeout": "'60s'",
-        "timezone": "'UTC'",
-    }
+async def _role(connection: asyncpg.Connection, home: Home, members_of: list[str]) -> list[str]:
+    role = home.role_name
+    settings: list[str] = await connection.fetchval("SELECT rolconfig FROM pg_roles WHERE rolname = $1", role)
     return [
-        f"CREATE ROLE {role} LOGIN PASSWORD '<verifier>' IN ROLE {groups} ROLE cp_admin",
-        *(f"ALTER ROLE {role} SET {name} = {value}" for name, value in settings.items()),
+        f"CREATE ROLE {role} LOGIN PASSWORD '<verifier>' IN ROLE {', '.join(members_of)} ROLE cp_admin",
+        *(f"ALTER ROLE {role} SET {name} = {_value(name, value)}" for name, _, value in (setting.partition("=") for setting in settings)),
     ]
+
+
+def _value(name: str, value: str) -> str:
+    return value if name == "search_path" else f"'{value}'"  # the path is a list, quoted already
 
 
 async def _rows(connection: asyncpg.Connection, built: Subject) -> list[str]:

@@ -99,7 +99,7 @@ async def _set_the_scene(settings: Settings, sizes: Sizes, dsn: str) -> Scene:
     issuer, user_id = development_issuer(settings), uuid4()
     assert settings.signing_key is not None
     rival = Rival(
-        dsn=dsn_with(dsn, home.role_name, password, home.database),
+        dsn=dsn_with(dsn, database=home.database, user=home.role_name, password=password),
         schema_name=home.schema_name,
         pool_size=settings.shared_pool_size,
         signing_key=settings.signing_key.get_secret_value(),

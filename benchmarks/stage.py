@@ -33,7 +33,6 @@ RECORDED = (
     "full_page_writes",
     "shared_buffers",
     "max_connections",
-    "jit",
 )
 
 
@@ -84,18 +83,20 @@ async def onboard(plane: ControlPlane, isolation: str, count: int) -> list[str]:
 
 async def server_settings(dsn: str) -> dict[str, str]:
     """The configuration that figures depend on."""
-    connection = await connect(dsn, application_name="benchmark", server_settings={"jit": "off"})
+    connection = await connect(dsn, application_name="benchmark")
     try:
         return {f"postgres.{name}": await connection.fetchval(f"SHOW {name}") for name in RECORDED}
     finally:
         await connection.close()
 
 
-def dsn_with(dsn: str, user: str, password: str, database: str) -> str:
-    """`dsn` (a URL) for another role and database."""
+def dsn_with(dsn: str, *, database: str, user: str | None = None, password: str = "") -> str:
+    """`dsn` (a URL) for another database and, if given, role."""
     parts = urlsplit(dsn)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{user}:{quote(password)}@{host}/{database}?{parts.query}"
+    login, _, host = parts.netloc.rpartition("@")
+    if user is not None:
+        login = f"{user}:{quote(password)}"
+    return f"{parts.scheme}://{login}@{host}/{database}?{parts.query}"
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

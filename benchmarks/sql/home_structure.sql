@@ -38,8 +38,7 @@ WITH spaces AS (
     SELECT format('function %s grants %s to %s', p.oid::regprocedure, g.privilege_type, g.grantee::regrole)
     FROM pg_proc AS p JOIN spaces AS s ON s.oid = p.pronamespace, aclexplode(p.proacl) AS g
     UNION ALL
-    SELECT format('role login %s inherit %s settings %s password %s', r.rolcanlogin, r.rolinherit, r.rolconfig,
-                  r.rolvaliduntil)
+    SELECT format('role login %s inherit %s settings %s', r.rolcanlogin, r.rolinherit, r.rolconfig)
     FROM pg_roles AS r WHERE r.rolname = $2
     UNION ALL
     SELECT format('member %s of %s inherit %s set %s admin %s', m.member::regrole, m.roleid::regrole, m.inherit_option,

@@ -1,0 +1,257 @@
+"""`migrate-all` over a fleet of schema homes, against psql and pgbench sessions that send the same messages.
+
+Every run begins from the same bytes: the data directory is copied back, because a catalogue that has been through one
+run is larger and slower for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import UUID
+
+import uvloop
+
+from benchmarks.figures import Ratio, Report, Series, interleaved, ratio
+from benchmarks.stage import dsn_with, environment, installation, onboard, server_settings, settings_for, temporary_home
+from control_plane.embedded import EmbeddedServer
+from control_plane.embedded.binaries import binary
+from control_plane.migrator import Options, migrate_all
+from control_plane.pools.connect import connect
+from control_plane.service import open_control_plane
+from control_plane.settings import Settings, shipped
+from control_plane.templates import Templates
+
+OURS, NOOP = "migrate-all", "migrate-all with nothing to do"
+PROGRAMS = ("psql", "pgbench")
+SESSIONS = (1, 2, 4)
+
+# One column, one table, two views: one new, one replaced.
+_NEXT = """
+ALTER TABLE tb_project ADD COLUMN archived_at timestamptz;
+
+CREATE TABLE tb_label (
+    tenant_id uuid NOT NULL DEFAULT tenancy.current_tenant_id(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    name text NOT NULL,
+    PRIMARY KEY (tenant_id, id)
+);
+SELECT tenancy.protect_table('tb_label');
+
+CREATE VIEW v_label WITH (security_invoker = true) AS
+SELECT tenant_id, id, jsonb_build_object('__typename', 'Label', 'id', id, 'name', name) AS data
+FROM tb_label;
+
+CREATE OR REPLACE VIEW v_user_card WITH (security_invoker = true) AS
+SELECT tenant_id, id, jsonb_build_object('__typename', 'UserCard', 'id', id, 'name', name, 'email', email) AS data
+FROM tb_user;
+"""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    homes: int = 300
+    rounds: int = 5
+
+
+QUICK = Sizes(homes=3, rounds=1)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A stopped installation whose homes are one version behind; `messages` bring each of them forward."""
+
+    settings: Settings
+    before: Path  # the data directory as every run finds it
+    database: str
+    messages: list[str]
+    target: int
+    server: dict[str, str]
+
+
+def run(quick: bool) -> Report:
+    """Rounds of all contestants; then what `migrate-all` costs when there is nothing to do."""
+    sizes = QUICK if quick else Sizes()
+    with temporary_home() as home:
+        fleet = _prepare(home, sizes)
+        recorded = {"isolation": "schema", "change": "1 column, 1 table, 2 views", "wal": "as shipped, fsync on"}
+        concurrency = {"concurrency": fleet.settings.migrate_concurrency}
+        report = Report("migrate", quick, {**asdict(sizes), **concurrency, **recorded, **fleet.server})
+        _race(report, fleet, sizes)
+        _time_noop(report, fleet, sizes)
+    return report
+
+
+def _prepare(home: Path, sizes: Sizes) -> Fleet:
+    settings = settings_for(home, templates=home.parent / "templates")
+    shutil.copytree(shipped("tenant_templates"), settings.templates)
+    server = EmbeddedServer(home, settings={"fsync": "off"})  # until the fleet stands; never while anything is measured
+    with server:
+        asyncio.run(_onboard(settings, sizes.homes))
+    _write_next_version(settings)
+    with EmbeddedServer(home) as shipped_server:
+        database, homes = asyncio.run(_homes(settings))
+        recorded = asyncio.run(server_settings(shipped_server.admin_dsn))
+    before = server.data.with_name("data.before")
+    server.data.rename(before)
+
+    template = Templates.load(settings.templates)[settings.template]
+    script = template.script(template.latest - 1, template.latest)
+    messages = [script.message(id_, schema, settings.lock_timeout) for id_, schema in homes]
+    return Fleet(settings, before, database, messages, template.latest, recorded)
+
+
+async def _onboard(settings: Settings, homes: int) -> None:
+    async with installation(settings) as (plane, _):
+        await onboard(plane, "schema", homes)
+
+
+def _write_next_version(settings: Settings) -> None:
+    versions = settings.templates / settings.template / "versions"
+    number = len(list(versions.iterdir())) + 1
+    directory = versions / f"{number:04}_labels"
+    directory.mkdir()
+    (directory / "expand.sql").write_text(_NEXT)
+
+
+async def _homes(settings: Settings) -> tuple[str, list[tuple[UUID, str]]]:
+    async with installation(settings) as (plane, cluster), plane.databases.admin(cluster) as connection:
+        rows = await connection.fetch("SELECT id, schema_name FROM tenancy.homes ORDER BY schema_name")
+        return cluster.database, [(row["id"], row["schema_name"]) for row in rows]
+
+
+@contextmanager
+def _restored(fleet: Fleet) -> Iterator[EmbeddedServer]:
+    """The shipped server on a fresh copy of the fleet. The copy is on disk first: its writes are nobody's cost."""
+    server = EmbeddedServer(fleet.settings.home)
+    data = fleet.before.with_name("data")
+    subprocess.run(["/bin/cp", "-a", fleet.before, data], check=True)
+    os.sync()
+    try:
+        with server:
+            yield server
+    finally:
+        shutil.rmtree(data)
+
+
+def _race(report: Report, fleet: Fleet, sizes: Sizes) -> None:
+    names = [OURS, *(f"{program}, {count} sessions" for program in PROGRAMS for count in SESSIONS)]
+    speed = {name: Series(name, "homes/s") for name in names}
+    started = {program: Series(f"{program}: start-up, subtracted", "s") for program in PROGRAMS}
+    for order in interleaved(names, sizes.rounds):
+        for name in order:
+            with _restored(fleet) as server:
+                if name == OURS:
+                    seconds = _with_uvloop(fleet.settings)
+                else:
+                    program, count = name.split()[0].rstrip(","), int(name.split()[1])
+                    dsn = dsn_with(server.admin_dsn, database=fleet.database)
+                    start_up = min(_sessions(program, dsn, [["SELECT 1"]] * count) for _ in range(3))
+                    parts = [fleet.messages[i::count] for i in range(count)]
+                    seconds = _sessions(program, dsn, parts) - start_up
+                    if count == 1:
+                        started[program].values.append(start_up)
+                asyncio.run(_require_done(server.admin_dsn, fleet))
+            speed[name].values.append(len(fleet.messages) / seconds)
+    best = max((speed[name] for name in names if name != OURS), key=lambda series: series.median)
+    report.figures += [*speed.values(), *started.values()]
+    report.ratios.append(ratio(f"migrate-all / {best.name}, the best rival", speed[OURS], best, "≥ 0.7"))
+
+
+def _with_uvloop(settings: Settings) -> float:
+    """Seconds from the beginning of the plan to the last record of the run, as the command runs it."""
+
+    async def work() -> float:
+        async with open_control_plane(settings) as plane:
+            began = time.perf_counter()
+            result = await migrate_all(plane.databases, plane.templates[settings.template], Options())
+            seconds = time.perf_counter() - began
+        if result.status != "done":
+            raise RuntimeError(f"migrate-all ended as {result.status}")
+        return seconds
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work())
+
+
+def _sessions(program: str, dsn: str, parts: list[list[str]]) -> float:
+    """Seconds from the start of the first process to the end of the last; one session per part."""
+    commands = [_psql(dsn, part) if program == "psql" else _pgbench(dsn, part) for part in parts]
+    began = time.perf_counter()
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for command, _ in commands
+    ]
+    for process, (_, text) in zip(processes, commands, strict=True):
+        assert process.stdin is not None
+        process.stdin.write(text)
+        process.stdin.close()
+    for process in processes:
+        if process.wait() != 0:
+            assert process.stderr is not None
+            raise RuntimeError(f"{program}: {process.stderr.read()}")
+    seconds = time.perf_counter() - began
+    for process in processes:
+        assert process.stderr is not None
+        process.stderr.close()
+    return seconds
+
+
+def _psql(dsn: str, messages: list[str]) -> tuple[list[str], str]:
+    """Combined into one message each, as the control plane sends them: one transaction, one round trip."""
+    options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--output=/dev/null"]
+    return [str(binary("psql")), *options, dsn], _combined(messages)
+
+
+def _pgbench(dsn: str, messages: list[str]) -> tuple[list[str], str]:
+    options = ["--no-vacuum", "--client=1", "--transactions=1", "--file=/dev/stdin"]
+    return [str(binary("pgbench")), *options, dsn], _combined(messages)
+
+
+def _combined(messages: list[str]) -> str:
+    r"""Both programs send everything up to an unescaped semicolon as one query; `\;` stands for one within it.
+
+    That holds for messages whose literals have none, as this change's.
+    """
+    return "".join(message.strip().rstrip(";").replace(";", "\\;") + ";\n" for message in messages)
+
+
+async def _require_done(dsn: str, fleet: Fleet) -> None:
+    connection = await connect(dsn, application_name="benchmark", database=fleet.database)
+    try:
+        done = await connection.fetchval("SELECT count(*) FROM tenancy.homes WHERE version = $1", fleet.target)
+    finally:
+        await connection.close()
+    if done != len(fleet.messages):
+        raise AssertionError(f"{done} of {len(fleet.messages)} homes are at version {fleet.target}")
+
+
+def _time_noop(report: Report, fleet: Fleet, sizes: Sizes) -> None:
+    """The engine alone, and the command as its user waits for it, beside a command that only starts."""
+    engine, command, start_up = Series(NOOP, "s"), Series("the command with nothing to do", "s"), Series("start-up", "s")
+    program = [sys.executable, "-m", "control_plane"]
+    variables = environment(fleet.settings.home, CP_TEMPLATES=str(fleet.settings.templates))
+    with _restored(fleet):
+        _with_uvloop(fleet.settings)
+        for _ in range(sizes.rounds):
+            engine.values.append(_with_uvloop(fleet.settings))
+            start_up.values.append(_wait_for([*program, "cluster", "list"], variables))
+            command.values.append(_wait_for([*program, "migrate-all"], variables))
+    report.figures += [engine, command, start_up]
+    values = [whole - start for whole, start in zip(command.values, start_up.values, strict=True)]
+    report.ratios.append(Ratio("nothing to do, engine", "s", engine.values, "< 0.5"))
+    report.figures.append(Series("the command without its start-up", "s", values))
+
+
+def _wait_for(command: list[str], variables: dict[str, str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
