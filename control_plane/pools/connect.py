@@ -19,6 +19,7 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.TooManyConnectionsError,
     asyncpg.ConnectionDoesNotExistError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server said good-bye, and the next statement came before the socket closed
 )
 
 
