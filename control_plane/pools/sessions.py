@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
@@ -24,10 +23,11 @@ from control_plane.errors import ControlPlaneError, StaleEpoch, TenantMoving
 from control_plane.pools import gate
 from control_plane.pools.budget import Lease
 from control_plane.pools.connect import borrowing_engine
-from control_plane.pools.placement import Placement, Placements
+from control_plane.pools.placement import Placements
 from control_plane.pools.requests import RequestPools
 
 MISPLACED = frozenset({"TN404", "TN409"})
+TRANSACTION_OPTIONS = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
 
 # For whom the engine's next connection is; set right before it is asked for, taken right after.
 _borrower: ContextVar[gate.Caller | None] = ContextVar("borrower", default=None)
@@ -49,7 +49,7 @@ class TenantSessions:
 
         It borrows a connection with its first statement and gives it back with each commit or rollback. Statements
         raise what SQLAlchemy raises, and for want of a connection `PoolExhausted`, `ClusterUnavailable`,
-        `RegistryUnavailable`, `TenantNotFound` or `TenantNotReady`.
+        `RegistryUnavailable`, `TenantNotFound`, `TenantNotReady` or `TenantMoving`.
         """
         return AsyncSession(
             sync_session_class=_TenantSession,
@@ -59,14 +59,6 @@ class TenantSessions:
             close_resets_only=False,
         )
 
-    async def misplaced(self, tenant_id: UUID) -> ControlPlaneError:
-        """What to tell a caller whose statement failed because the tenant was not where this process looked."""
-        try:
-            await self._placements.resolve(tenant_id)
-        except ControlPlaneError as error:
-            return error
-        return TenantMoving()
-
     async def aclose(self) -> None:
         await self._engine.dispose()
 
@@ -75,30 +67,49 @@ class TenantSessions:
         _borrower.set(None)
         if caller is None:
             raise ControlPlaneError("A connection was asked for, and not for a tenant.", hint="Use a TenantSession.")
-        placement = self._placements.fresh(caller.tenant_id) or await self._placements.resolve(caller.tenant_id)
         try:
-            lease = await self._lease(placement)
+            return await self._lend(caller)
         except StaleEpoch:
             self._placements.forget(caller.tenant_id)
-            placement = await self._placements.resolve(caller.tenant_id)
-            lease = await self._lease(placement)
+        try:
+            return await self._lend(caller)
+        except StaleEpoch as error:
+            raise TenantMoving from error
+
+    async def _lend(self, caller: gate.Caller) -> _Loan:
+        placement = self._placements.fresh(caller.tenant_id) or await self._placements.resolve(caller.tenant_id)
+        lease = self._pools.take(placement) or await self._pools.wait(placement)
         return _Loan(self._pools, lease, caller._replace(epoch=placement.epoch))
 
-    async def _lease(self, placement: Placement) -> Lease:
-        return self._pools.take(placement) or await self._pools.wait(placement)
-
     def _bind(self, connection: Connection) -> None:
-        loan = connection.connection.driver_connection
-        assert isinstance(loan, _Loan)
         try:
             if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
                 raise ControlPlaneError("A tenant's statements need a transaction: AUTOCOMMIT is not possible.")
-            gate.bind(connection, loan.caller)
-        except BaseException as error:
-            if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in MISPLACED:
-                self._placements.forget(loan.caller.tenant_id)
-            connection.close()  # a connection that is not bound is of no use to anybody
+            try:
+                gate.bind(connection, _caller(connection))
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in MISPLACED:
+                    raise
+                self._relocate(connection)
+                gate.bind(connection, _caller(connection))
+        except BaseException:
+            connection.close()  # one that is not bound is of no use to anybody
             raise
+
+    def _relocate(self, connection: Connection) -> None:
+        """Look up the tenant again and let `connection` go on there, with what its transaction was to be."""
+        caller = _caller(connection)
+        self._placements.forget(caller.tenant_id)
+        connection.invalidate()
+        _borrower.set(caller)
+        options = connection.get_execution_options()
+        connection.execution_options(**{name: options[name] for name in TRANSACTION_OPTIONS if name in options})
+
+
+def _caller(connection: Connection) -> gate.Caller:
+    loan = connection.connection.driver_connection
+    assert isinstance(loan, _Loan)
+    return loan.caller
 
 
 class _TenantSession(Session):

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from control_plane.errors import ConfigurationError, StaleEpoch, TenantNotFound
-from control_plane.identity.middleware import IdentityMiddleware, require_tenant
+from control_plane.errors import ConfigurationError, StaleEpoch, TenantMoving
+from control_plane.identity.middleware import IdentityMiddleware
 from control_plane.identity.verifier import TokenVerifier, build_verifier
 from control_plane.pools.databases import Databases
 from control_plane.pools.placement import Placements
@@ -71,8 +71,6 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
     assert isinstance(error, DBAPIError)
     # SQLAlchemy's copy of the driver's error has its SQLSTATE and not its kind.
     problem = database_error(getattr(error.orig, "__cause__", None) or error.orig or error)
-    if isinstance(problem, TenantNotFound | StaleEpoch):
-        tenant_id = require_tenant(request.scope).tenant_id
-        assert tenant_id is not None
-        problem = await request.app.state.tenant_sessions.misplaced(tenant_id)
+    if isinstance(problem, StaleEpoch):  # also where the session looked again
+        problem = TenantMoving()
     return problem_response(problem, request.url.path)

@@ -210,16 +210,35 @@ async def test_a_suspended_tenant_is_refused_at_once(world: World, client: httpx
     assert (await client.get("/names", headers=headers)).json() == []
 
 
-async def test_an_outdated_placement_is_read_again(world: World, client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_outdated_placement_is_read_again(world: World, client: httpx.AsyncClient, mode: str) -> None:
+    acme = await world.members.add("acme", mode)
+    headers = world.token(acme)
+    await client.post("/names", params={"name": "mine"}, headers=headers)
+    await world.members.set_state(acme, "active", epoch=2)
+    moving = await client.get("/names", headers=headers)  # until the registry says so too
+    assert code(moving) == (503, "tenant_moving")
+    assert moving.headers["retry-after"] == "1"
+    await world.members.record(acme, epoch=2)
+    assert (await client.get("/names", headers=headers)).json() == ["mine"]
+
+
+async def test_the_isolation_level_survives_the_change_of_place(world: World, client: httpx.AsyncClient) -> None:
     acme = await world.members.add("acme", "schema")
     headers = world.token(acme)
-    await client.get("/names", headers=headers)
-    await world.members.set_state(acme, "active", epoch=2)
-    await world.members.record(acme, epoch=2)
-    answer = await client.get("/names", headers=headers)
-    assert code(answer) == (503, "tenant_moving")
-    assert answer.headers["retry-after"] == "1"
-    assert (await client.get("/names", headers=headers)).status_code == 200
+    options = {"isolation_level": "SERIALIZABLE", "postgresql_readonly": True}
+
+    @world.app.get("/level")
+    async def level(session: TenantSession) -> list[str]:
+        await session.connection(execution_options=options)
+        settings = ("transaction_isolation", "transaction_read_only", "app.current_tenant_id")
+        return [await session.scalar(text(f"SHOW {name}")) for name in settings]
+
+    for epoch in (1, 2):
+        await world.members.set_state(acme, "active", epoch=epoch)
+        await world.members.record(acme, epoch=epoch)
+        answer = await client.get("/level", headers=headers)
+        assert answer.json() == ["serializable", "on", str(acme.id)]
 
 
 async def test_a_deleted_tenant_is_not_found(world: World, client: httpx.AsyncClient) -> None:
