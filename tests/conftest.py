@@ -19,6 +19,7 @@ from control_plane.registry.secrets import SecretBox
 from control_plane.registry.upgrade import upgrade
 from control_plane.settings import Settings
 from tests.support.cleaning import clean
+from tests.support.registries import Registries
 from tests.support.servers import Server, open_server
 
 SECRET_KEY = "a secret key of the tests, long enough"
@@ -50,10 +51,17 @@ async def registry_template(server: Server) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def registries(server: Server, registry_template: str) -> Registries:
+    return Registries(server, registry_template)
+
+
 @pytest_asyncio.fixture
-async def registry_dsn(server: Server, registry_template: str) -> str:
-    """The DSN of a new registry, migrated and empty."""
-    return server.dsn_for(await server.create_database(registry_template))
+async def registry_dsn(server: Server, registries: Registries) -> AsyncIterator[str]:
+    """The DSN of a registry, migrated and empty, that no other test uses at the same time."""
+    name = await registries.take()
+    yield server.dsn_for(name)
+    await registries.give_back(name)
 
 
 @pytest.fixture
