@@ -57,6 +57,17 @@ AS $$
     WHERE h.id = home
 $$;
 
+-- The objects of one catalogue (pg_class or pg_proc) that stand in `schemas`. Neither catalogue has an index that is led
+-- by the schema, pg_depend has: an audit costs what the home is large, not what the database is.
+CREATE FUNCTION schema_objects(schemas oid[], catalogue regclass) RETURNS oid[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_agg(objid)
+    FROM pg_depend
+    WHERE refclassid = 'pg_namespace'::regclass AND refobjid = ANY (schemas) AND classid = catalogue
+$$;
+
 -- Every way in which a home breaks an isolation rule; no rows when it breaks none.
 CREATE FUNCTION isolation_faults(home uuid) RETURNS TABLE (code text, object text, problem text, fix text)
 LANGUAGE plpgsql STABLE
@@ -65,11 +76,15 @@ AS $$
 DECLARE
     this tenancy.homes;
     schemas oid[];
+    relations oid[];
+    routines oid[];
     request_roles oid[];
     owner_role oid := 'cp_owner'::regrole;
 BEGIN
     SELECT h.* INTO STRICT this FROM tenancy.homes h WHERE h.id = home;
     SELECT array_agg(s.schema_oid) INTO schemas FROM tenancy.home_schemas(home) s;
+    relations := tenancy.schema_objects(schemas, 'pg_class');
+    routines := tenancy.schema_objects(schemas, 'pg_proc');
     SELECT coalesce(array_agg(r.oid), '{}') INTO request_roles
     FROM tenancy.home_roles hr JOIN pg_roles r ON r.rolname = hr.role_name
     WHERE hr.home_id = home;
@@ -78,19 +93,19 @@ BEGIN
     SELECT 'kind', c.oid::regclass::text, 'materialized views and foreign tables cannot be isolated',
            'use a table that is kept in step'
     FROM pg_class c
-    WHERE c.relnamespace = ANY (schemas) AND c.relkind IN ('m', 'f');
+    WHERE c.oid = ANY (relations) AND c.relkind IN ('m', 'f');
 
     RETURN QUERY
     SELECT 'owner', c.oid::regclass::text, 'is not owned by cp_owner',
            format('ALTER TABLE %s OWNER TO cp_owner', c.oid::regclass)
     FROM pg_class c
-    WHERE c.relnamespace = ANY (schemas) AND c.relkind IN ('r', 'p', 'v') AND c.relowner <> owner_role;
+    WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p', 'v') AND c.relowner <> owner_role;
 
     RETURN QUERY
     SELECT 'tenant_id', c.oid::regclass::text, 'has no column tenant_id uuid NOT NULL',
            'add tenant_id uuid NOT NULL DEFAULT tenancy.current_tenant_id()'
     FROM pg_class c
-    WHERE c.relnamespace = ANY (schemas) AND c.relkind IN ('r', 'p')
+    WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p')
       AND NOT EXISTS (
           SELECT FROM pg_attribute a
           WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype
@@ -100,7 +115,7 @@ BEGIN
     SELECT 'protection', c.oid::regclass::text, 'is not protected',
            format('SELECT tenancy.protect_table(%L)', c.relname)
     FROM pg_class c
-    WHERE c.relnamespace = ANY (schemas) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
       AND CASE WHEN this.isolation = 'shared' THEN
               NOT (c.relrowsecurity AND c.relforcerowsecurity)
               -- exactly one restrictive policy, for all commands, for everybody who may ask
@@ -133,7 +148,7 @@ BEGIN
     JOIN pg_class x ON x.oid = i.indexrelid
     JOIN pg_am am ON am.oid = x.relam
     LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND i.indkey[0] <> 0
-    WHERE c.relnamespace = ANY (schemas) AND (i.indisunique OR am.amname = 'btree')
+    WHERE c.oid = ANY (relations) AND (i.indisunique OR am.amname = 'btree')
       AND a.attname IS DISTINCT FROM 'tenant_id';
 
     RETURN QUERY
@@ -143,7 +158,7 @@ BEGIN
     FROM pg_constraint k
     JOIN pg_class c ON c.oid = k.conrelid
     JOIN pg_class f ON f.oid = k.confrelid
-    WHERE k.contype = 'f' AND c.relnamespace = ANY (schemas)
+    WHERE k.contype = 'f' AND c.oid = ANY (relations)
       AND (NOT f.relnamespace = ANY (schemas)
            OR NOT EXISTS (
                SELECT FROM unnest(k.conkey, k.confkey) AS pair (near, far)
@@ -155,20 +170,20 @@ BEGIN
     SELECT 'view', c.oid::regclass::text, 'does not run with the rights of its caller',
            'CREATE OR REPLACE VIEW … WITH (security_invoker = true): the option must be restated each time'
     FROM pg_class c
-    WHERE c.relnamespace = ANY (schemas) AND c.relkind = 'v'
+    WHERE c.oid = ANY (relations) AND c.relkind = 'v'
       AND NOT coalesce(c.reloptions @> '{security_invoker=true}', false);
 
     RETURN QUERY
     SELECT 'view', c.oid::regclass::text, 'does not expose tenant_id', 'select tenant_id first'
     FROM pg_class c
-    WHERE c.relnamespace = ANY (schemas) AND c.relkind = 'v'
+    WHERE c.oid = ANY (relations) AND c.relkind = 'v'
       AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id');
 
     RETURN QUERY
     SELECT 'function', p.oid::regprocedure::text, 'does not pin its search_path',
            'SET search_path FROM CURRENT, or a body of BEGIN ATOMIC'
     FROM pg_proc p
-    WHERE p.pronamespace = ANY (schemas)
+    WHERE p.oid = ANY (routines)
       AND p.prosqlbody IS NULL
       AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS setting WHERE setting LIKE 'search_path=%');
 
@@ -176,14 +191,14 @@ BEGIN
     SELECT 'function', p.oid::regprocedure::text, 'can be executed by PUBLIC',
            format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', p.oid::regprocedure)
     FROM pg_proc p
-    WHERE p.pronamespace = ANY (schemas)
+    WHERE p.oid = ANY (routines)
       AND (p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) g WHERE g.grantee = 0));
 
     RETURN QUERY
     SELECT 'function', p.oid::regprocedure::text, 'runs with the rights of another role than cp_definer',
            'let the stamp hand it over: create it as cp_owner'
     FROM pg_proc p
-    WHERE p.pronamespace = ANY (schemas) AND p.prosecdef
+    WHERE p.oid = ANY (routines) AND p.prosecdef
       AND p.proowner NOT IN ('cp_definer'::regrole, owner_role);
 
     RETURN QUERY
@@ -191,7 +206,7 @@ BEGIN
                CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END),
            'requests may SELECT, INSERT, UPDATE and DELETE, and nobody else may do anything'
     FROM pg_class c, aclexplode(c.relacl) g
-    WHERE c.relnamespace = ANY (schemas) AND c.relkind IN ('r', 'p', 'v') AND g.grantee <> owner_role
+    WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p', 'v') AND g.grantee <> owner_role
       AND (g.privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
            OR NOT g.grantee = ANY (request_roles || 'cp_definer'::regrole::oid)
            OR c.relispartition);

@@ -13,6 +13,7 @@ AS $$
 DECLARE
     this tenancy.homes;
     api_schema text;
+    routines oid[];
     handed_over regprocedure;
 BEGIN
     -- Never wait for an advisory lock while holding a snapshot: CREATE INDEX CONCURRENTLY would wait for us.
@@ -38,11 +39,12 @@ BEGIN
     END LOOP;
 
     -- The DDL runs as cp_owner and may replace a function that the last stamp handed over.
+    routines := tenancy.schema_objects(ARRAY(SELECT s.schema_oid FROM tenancy.home_schemas(home) s), 'pg_proc');
     FOR handed_over IN
         SELECT p.oid
         FROM pg_proc p
-        JOIN tenancy.home_schemas(home) s ON s.schema_oid = p.pronamespace
-        WHERE p.proowner = 'cp_definer'::regrole
+        WHERE p.oid = ANY (routines)
+          AND p.proowner = 'cp_definer'::regrole
     LOOP
         EXECUTE format('ALTER ROUTINE %s OWNER TO cp_owner', handed_over);
     END LOOP;
@@ -59,6 +61,8 @@ DECLARE
     roles oid[];
     role_list text;
     schemas oid[];
+    relations oid[];
+    routines oid[];
     objects text;
 BEGIN
     SELECT array_agg(r.oid), string_agg(quote_ident(r.rolname), ', ') INTO roles, role_list
@@ -70,13 +74,15 @@ BEGIN
                                         WHERE n.oid = s.schema_oid))
     INTO schemas, objects
     FROM tenancy.home_schemas(home) s;
+    relations := tenancy.schema_objects(schemas, 'pg_class');
+    routines := tenancy.schema_objects(schemas, 'pg_proc');
     IF objects IS NOT NULL THEN
         EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', objects, role_list);
     END IF;
 
     SELECT string_agg(c.oid::regclass::text, ', ') INTO objects
     FROM pg_class c
-    WHERE c.relnamespace = ANY (schemas) AND c.relkind = 'v'
+    WHERE c.oid = ANY (relations) AND c.relkind = 'v'
       AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(c.relacl) g);
     IF objects IS NOT NULL THEN
         EXECUTE format('GRANT SELECT ON %s TO %s', objects, role_list);
@@ -85,7 +91,7 @@ BEGIN
     -- Not on partitions: the policies of the parent do not protect one that is named itself.
     SELECT string_agg(c.oid::regclass::text, ', ') INTO objects
     FROM pg_class c
-    WHERE c.relnamespace = ANY (schemas) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
       AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(c.relacl) g);
     IF objects IS NOT NULL THEN
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', objects, role_list);
@@ -95,7 +101,7 @@ BEGIN
     FROM tenancy.homes h
     JOIN tenancy.home_functions f ON f.home_id = h.id
     JOIN pg_namespace n ON n.nspname = h.schema_name || coalesce('__api_v' || f.api, '')
-    JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.function_name
+    JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.function_name AND p.oid = ANY (routines)
     WHERE h.id = home AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(p.proacl) g);
     IF objects IS NOT NULL THEN
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', objects, role_list);
@@ -112,18 +118,22 @@ DECLARE
     this tenancy.homes;
     alias_schema text;
     target_schema text;
+    present oid[];
+    wanted oid[];
     stale text;
     alias record;
 BEGIN
     SELECT h.* INTO STRICT this FROM tenancy.homes h WHERE h.id = home;
     alias_schema := this.schema_name || '__api';
     target_schema := this.schema_name || '__api_v' || this.default_api;
+    present := tenancy.schema_objects(ARRAY[to_regnamespace(quote_ident(alias_schema))], 'pg_class');
+    wanted := tenancy.schema_objects(ARRAY[to_regnamespace(quote_ident(target_schema))], 'pg_class');
 
     SET LOCAL ROLE cp_owner;
     -- Dropped and made anew, since a view can neither lose nor retype a column in place.
     SELECT string_agg(c.oid::regclass::text, ', ') INTO stale
     FROM pg_class c
-    WHERE c.relnamespace = to_regnamespace(quote_ident(alias_schema)) AND c.relkind = 'v';
+    WHERE c.oid = ANY (present) AND c.relkind = 'v';
     IF stale IS NOT NULL THEN
         EXECUTE 'DROP VIEW ' || stale;
     END IF;
@@ -131,7 +141,7 @@ BEGIN
         SELECT c.relname, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) AS columns
         FROM pg_class c
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        WHERE c.relnamespace = to_regnamespace(quote_ident(target_schema)) AND c.relkind = 'v'
+        WHERE c.oid = ANY (wanted) AND c.relkind = 'v'
         GROUP BY c.relname
     LOOP
         EXECUTE format('CREATE VIEW %I.%I WITH (security_invoker = true) AS SELECT %s FROM %I.%I',
@@ -149,15 +159,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     this tenancy.homes;
+    routines oid[] := tenancy.schema_objects(ARRAY(SELECT s.schema_oid FROM tenancy.home_schemas(home) s), 'pg_proc');
     definer record;
     faults text;
 BEGIN
     SELECT h.* INTO STRICT this FROM tenancy.homes h WHERE h.id = home;
 
     FOR definer IN
-        SELECT p.oid::regprocedure AS routine, s.schema_name AS schema
-        FROM pg_proc p JOIN tenancy.home_schemas(home) s ON s.schema_oid = p.pronamespace
-        WHERE p.prosecdef AND p.proowner = 'cp_owner'::regrole
+        SELECT p.oid::regprocedure AS routine, n.nspname AS schema
+        FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        WHERE p.oid = ANY (routines)
+          AND p.prosecdef AND p.proowner = 'cp_owner'::regrole
     LOOP
         -- The new owner must be able to create in the schema for the length of this statement.
         EXECUTE format('GRANT CREATE, USAGE ON SCHEMA %I TO cp_definer', definer.schema);
