@@ -1,4 +1,4 @@
-"""`python -m benchmarks [request_path | provision | migrate | report] [--quick] [--results DIR]`: all three by default."""
+"""`python -m benchmarks [request_path] [provision] [migrate] [--quick]`, all three by default; `… report`."""
 
 from __future__ import annotations
 

@@ -133,7 +133,10 @@ async def _role(connection: asyncpg.Connection, home: Home, members_of: list[str
     settings: list[str] = await connection.fetchval("SELECT rolconfig FROM pg_roles WHERE rolname = $1", role)
     return [
         f"CREATE ROLE {role} LOGIN PASSWORD '<verifier>' IN ROLE {', '.join(members_of)} ROLE cp_admin",
-        *(f"ALTER ROLE {role} SET {name} = {_value(name, value)}" for name, _, value in (setting.partition("=") for setting in settings)),
+        *(
+            f"ALTER ROLE {role} SET {name} = {_value(name, value)}"
+            for name, _, value in (setting.partition("=") for setting in settings)
+        ),
     ]
 
 
@@ -145,9 +148,7 @@ async def _rows(connection: asyncpg.Connection, built: Subject) -> list[str]:
     home = await connection.fetchrow("SELECT * FROM tenancy.homes WHERE id = $1", built.home.id)
     functions = await connection.fetch("SELECT * FROM tenancy.home_functions WHERE home_id = $1", built.home.id)
     assert home is not None
-    listed = ", ".join(
-        f"('{built.home.id}', {json.dumps(row['api'])}, '{row['function_name']}')" for row in functions
-    )
+    listed = ", ".join(f"('{built.home.id}', {json.dumps(row['api'])}, '{row['function_name']}')" for row in functions)
     return [
         "INSERT INTO tenancy.homes (id, isolation, template, schema_name, tenant_id, version, checksum, default_api) "
         f"VALUES ('{home['id']}', 'schema', '{home['template']}', '{home['schema_name']}', '{home['tenant_id']}', "

@@ -7,9 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import asyncpg
 import httpx
 
 from benchmarks.figures import Report, Series, interleaved, ratio
@@ -20,7 +19,6 @@ from control_plane.identity.issuers import development_issuer
 from control_plane.identity.tokens import mint_platform_token
 from control_plane.isolation import isolation_of
 from control_plane.isolation.schema import provisioning_message
-from control_plane.isolation.state import put_tenant
 from control_plane.isolation.template_database import ensure_template_database
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster, Tenant
@@ -68,9 +66,7 @@ class Workshop:
         if mode == "shared" and mode in self.models:
             home = self.models[mode].home
         else:
-            home = isolation.new_home(
-                self.plane.installation_id, self.cluster, self.template.name, self.databases.box
-            )
+            home = isolation.new_home(self.plane.installation_id, self.cluster, self.template.name, self.databases.box)
         slug = f"b-{id_.hex[:12]}"
         return Subject(home, Tenant(id=id_, slug=slug, name=slug, isolation=mode, status="provisioning", epoch=1))
 
@@ -173,7 +169,7 @@ async def _time_steps(report: Report, settings: Settings, sizes: Sizes) -> None:
             makers = {step.name: workshop.our_step, raw.name: workshop.raw_step}
             homes = sizes.databases if mode == "database" else sizes.homes
             for order in interleaved(list(makers), sizes.rounds):
-                took = {name: 0.0 for name in makers}
+                took = dict.fromkeys(makers, 0.0)
                 for _ in range(homes):
                     for name in order:
                         todo, _subject = await makers[name](mode)
@@ -192,7 +188,7 @@ async def _time_messages(report: Report, workshop: Workshop, sizes: Sizes) -> No
     model, databases, template = workshop.models["schema"], workshop.databases, workshop.template
     async with databases.admin(workshop.cluster) as first, databases.admin(workshop.cluster) as second:
         for order in interleaved([ours.name, raw.name], sizes.rounds):
-            took = {name: 0.0 for name in order}
+            took = dict.fromkeys(order, 0.0)
             for _ in range(sizes.homes):
                 for name in order:
                     subject = workshop.new("schema")

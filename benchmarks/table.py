@@ -12,7 +12,9 @@ BEGIN, END = "<!-- figures: python -m benchmarks report --into docs/benchmarks.m
 
 def show(results: Path, into: Path | None) -> None:
     """Print the table, or replace the one in `into`."""
-    table = render([json.loads(path.read_text()) for path in sorted(results.glob("*.json")) if "-quick" not in path.name])
+    table = render(
+        [json.loads(path.read_text()) for path in sorted(results.glob("*.json")) if "-quick" not in path.name]
+    )
     if into is None:
         print(table)
         return
@@ -31,8 +33,8 @@ def render(documents: list[dict[str, Any]]) -> str:
 def _one(document: dict[str, Any]) -> str:
     machine, versions, settings = document["machine"], document["versions"], document["settings"]
     lines = [
-        f"**{document['benchmark']}** — {document['started_at'][:10]}, {machine['cpus']} CPUs ({machine['architecture']}), "
-        f"Python {versions['python']}, PostgreSQL {settings['postgres.server_version']}, "
+        f"**{document['benchmark']}** — {document['started_at'][:10]}, {machine['cpus']} CPUs, "
+        f"{machine['architecture']}, Python {versions['python']}, PostgreSQL {settings['postgres.server_version']}, "
         f"load average {machine['load_before']:.1f} before and {machine['load_after']:.1f} after",
         "",
         "| | median | range | goal |",
@@ -45,5 +47,7 @@ def _one(document: dict[str, Any]) -> str:
 
 def _row(name: str, entry: dict[str, Any]) -> str:
     unit = entry["unit"]
-    middle, low, high = (f"{entry[key]:,.0f}" if entry[key] >= 100 else f"{entry[key]:.2f}" for key in ("median", "low", "high"))
+    middle, low, high = (
+        f"{entry[key]:,.0f}" if entry[key] >= 100 else f"{entry[key]:.2f}" for key in ("median", "low", "high")
+    )
     return f"| {name} | {middle} {unit} | {low} – {high} | {entry.get('goal', '')} |"

@@ -27,9 +27,7 @@ async def _open() -> Any:
     return await connect(given.dsn, application_name="benchmark", server_settings={"jit": "off"})
 
 
-engine = create_async_engine(
-    "postgresql+asyncpg://", async_creator=_open, pool_size=given.pool_size, max_overflow=0
-)
+engine = create_async_engine("postgresql+asyncpg://", async_creator=_open, pool_size=given.pool_size, max_overflow=0)
 sessions = async_sessionmaker(engine, expire_on_commit=False)
 bearer = HTTPBearer()
 app = FastAPI()
