@@ -30,8 +30,9 @@ FAST = {
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
-    "max_wal_size": "4GB",
+    "max_wal_size": "1GB",
 }
+ROOM_IN_MEMORY = 12 * 2**30  # bytes; a run of the suite needs about half of it
 
 
 class Server:
@@ -97,12 +98,18 @@ def open_server() -> Iterator[Server]:
 @contextmanager
 def temporary_home(prefix: str = "cp-tests-") -> Iterator[Path]:
     """A CP_HOME that is removed afterwards. pytest's tmp_path is closed to the account that root hands over to."""
-    parent = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    parent = Path(tempfile.mkdtemp(prefix=prefix, dir=_roomiest()))
     parent.chmod(0o711)
     try:
         yield parent / "home"
     finally:
         shutil.rmtree(parent)
+
+
+def _roomiest() -> str:
+    """Memory where there is plenty: hundreds of databases come and go, each a thousand files."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > ROOM_IN_MEMORY else "/tmp"
 
 
 @contextmanager
