@@ -9,9 +9,9 @@ under a prepared statement.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
+from weakref import finalize
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
@@ -131,30 +131,27 @@ class _Loan:
     def __init__(self, pools: RequestPools, lease: Lease, caller: gate.Caller) -> None:
         self.caller = caller
         self._pools = pools
-        self._lease: Lease | None = lease
-        self._connection = lease.connection
-        self._loop = asyncio.get_running_loop()
+        self._lease = lease
+        # SQLAlchemy forgets a connection when it is cancelled while setting it up.
+        self._forgotten = finalize(self, _reclaim, asyncio.get_running_loop(), pools, lease)
 
     def __getattr__(self, name: str) -> Any:
-        if self._lease is None:
+        if not self._forgotten.alive:
             raise ControlPlaneError("The connection was given back.")
-        return getattr(self._connection, name)
+        return getattr(self._lease.connection, name)
 
     def is_closed(self) -> bool:
-        return self._lease is None or self._connection.is_closed()
+        return not self._forgotten.alive or self._lease.connection.is_closed()
 
     async def close(self, *, timeout: float | None = None) -> None:
-        self._end(lambda lease: self._pools.put_back(lease, None))
+        if self._forgotten.detach():
+            self._pools.put_back(self._lease, None)
 
     def terminate(self) -> None:
-        self._end(self._pools.discard)
+        if self._forgotten.detach():
+            self._pools.discard(self._lease)
 
-    def _end(self, give_back: Callable[[Lease], None]) -> None:
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            give_back(lease)
 
-    def __del__(self) -> None:
-        # Cancelled while SQLAlchemy was setting the connection up, which then forgets it.
-        if self._lease is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._pools.discard, self._lease)
+def _reclaim(loop: asyncio.AbstractEventLoop, pools: RequestPools, lease: Lease) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(pools.discard, lease)

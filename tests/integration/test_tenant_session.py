@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -11,8 +12,8 @@ import httpx
 import pytest
 import pytest_asyncio
 from fastapi import BackgroundTasks, FastAPI, HTTPException
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from control_plane.errors import ConfigurationError, ControlPlaneError
@@ -402,6 +403,26 @@ async def test_autocommit_is_refused_since_nothing_could_bind_it(
         assert list(await session.scalars(NAMES)) == []
 
 
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_connection_that_could_not_be_bound_runs_nothing(
+    world: World, client: httpx.AsyncClient, mode: str
+) -> None:
+    acme = await world.members.add("acme", mode)
+    await client.post("/names", params={"name": "secret"}, headers=world.token(acme))
+    await world.members.set_state(acme, "suspended")
+    async with world.sessions.open(acme.caller) as session:
+
+        def insist(_: Any) -> None:
+            for options in ({}, {"isolation_level": "AUTOCOMMIT"}):
+                connection = session.get_bind().connect().execution_options(**options)  # type: ignore[union-attr]
+                with pytest.raises((DBAPIError, ControlPlaneError)):
+                    connection.scalars(NAMES)
+                with pytest.raises(ResourceClosedError):
+                    connection.scalars(NAMES)
+
+        await session.run_sync(insist)
+
+
 async def test_a_session_of_a_suspended_tenant_stays_refused(world: World, client: httpx.AsyncClient) -> None:
     acme = await world.members.add("acme", "schema")
     await world.members.set_state(acme, "suspended")
@@ -435,6 +456,27 @@ async def test_cancelled_sessions_give_their_connections_back(members: Members, 
     await sessions.aclose()
     await pools.aclose()
     assert pools.open_connections(members.cluster.id) == 0
+
+
+async def test_a_loan_that_nobody_returns_is_not_lost_to_the_pool(members: Members, settings: Settings) -> None:
+    acme = await members.add("acme")
+    pools = RequestPools(members.databases, settings.model_copy(update={"shared_pool_size": 1}), full_reset=True)
+    sessions = TenantSessions(pools, Placements(members.databases))
+    attempts = iter([TimeoutError])
+
+    @event.listens_for(engine_of(sessions).sync_engine, "connect")
+    def fail_once(*_: object) -> None:
+        for error in attempts:
+            raise error
+
+    with pytest.raises(TimeoutError):
+        async with sessions.open(acme.caller) as session:
+            await session.execute(NAMES)
+    await sessions._lend(acme.caller)
+    gc.collect()
+    async with sessions.open(acme.caller) as session:
+        assert list(await session.scalars(NAMES)) == []
+    await pools.aclose()
 
 
 async def test_the_application_s_own_lifespan_still_runs(members: Members, settings: Settings) -> None:
