@@ -111,6 +111,8 @@ BEGIN
           WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype
             AND a.attnotnull AND NOT a.attisdropped);
 
+    -- Printing an expression locks its table. CASE keeps the planner from printing those of all homes and filtering
+    -- afterwards, which would make migrations of different homes wait for each other, and deadlock.
     RETURN QUERY
     SELECT 'protection', c.oid::regclass::text, 'is not protected',
            format('SELECT tenancy.protect_table(%L)', c.relname)
@@ -124,10 +126,12 @@ BEGIN
                   SELECT FROM pg_policy p
                   WHERE p.polrelid = c.oid AND NOT p.polpermissive AND p.polcmd = '*'
                     AND p.polroles @> (request_roles || 'cp_definer'::regrole::oid)
-                    AND pg_get_expr(p.polqual, p.polrelid)
-                        = '(tenant_id = ( SELECT tenancy.current_tenant_id() AS current_tenant_id))'
-                    AND pg_get_expr(p.polwithcheck, p.polrelid)
-                        = '(tenant_id = ( SELECT tenancy.current_tenant_id() AS current_tenant_id))')
+                    AND CASE WHEN p.polrelid = ANY (relations) THEN
+                            pg_get_expr(p.polqual, p.polrelid)
+                                = '(tenant_id = ( SELECT tenancy.current_tenant_id() AS current_tenant_id))'
+                            AND pg_get_expr(p.polwithcheck, p.polrelid)
+                                = '(tenant_id = ( SELECT tenancy.current_tenant_id() AS current_tenant_id))'
+                        END)
               -- a policy for PUBLIC (role 0) or for a stranger opens the table past the restrictive one
               OR EXISTS (
                   SELECT FROM pg_policy p
@@ -137,7 +141,9 @@ BEGIN
               NOT EXISTS (
                   SELECT FROM pg_constraint k
                   WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.convalidated
-                    AND pg_get_constraintdef(k.oid) = format('CHECK ((tenant_id = %L::uuid))', this.tenant_id))
+                    AND CASE WHEN k.conrelid = ANY (relations) THEN
+                            pg_get_constraintdef(k.oid) = format('CHECK ((tenant_id = %L::uuid))', this.tenant_id)
+                        END)
           END;
 
     RETURN QUERY
