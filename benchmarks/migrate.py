@@ -62,7 +62,7 @@ class Sizes:
     rounds: int = 5
 
 
-QUICK = Sizes(homes=3, rounds=1)
+QUICK = Sizes(homes=4, rounds=1)  # one per session at least
 
 
 @dataclass(frozen=True)
