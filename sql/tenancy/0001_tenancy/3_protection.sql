@@ -51,10 +51,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT n.oid, n.nspname, n.nspname <> h.schema_name
     FROM tenancy.homes h
-    JOIN pg_namespace n
-      ON n.nspname = h.schema_name
-      OR (n.nspname >= h.schema_name || '__api' AND n.nspname < h.schema_name || '__apj')
-    WHERE h.id = home
+    JOIN pg_namespace n ON n.nspname >= h.schema_name AND n.nspname < h.schema_name || '__apj'  -- one range of the index
+    WHERE h.id = home AND (n.nspname = h.schema_name OR n.nspname >= h.schema_name || '__api')
 $$;
 
 -- The objects of one catalogue (pg_class or pg_proc) that stand in `schemas`. Neither catalogue has an index that is led
