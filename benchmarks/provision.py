@@ -85,7 +85,7 @@ class Workshop:
         return (lambda: self.build(mode, subject)), subject
 
     async def raw_step(self, mode: str) -> tuple[Step, Subject]:
-        """Everything that can be computed before is computed before; then a connection of its own, like build's."""
+        """Everything that can be computed before is computed before; then a connection from where build has its own."""
         wanted = self.new(mode)
         if mode == "database":
             return await self._raw_database(wanted), wanted
@@ -99,7 +99,7 @@ class Workshop:
             )
 
         async def step() -> None:
-            async with self.databases.admin(self.cluster, wanted.home.database) as connection:
+            async with self.databases.kept_admin(self.cluster, wanted.home.database) as connection:
                 await connection.execute(message)
 
         return step, wanted
@@ -112,7 +112,7 @@ class Workshop:
         )
 
         async def step() -> None:
-            async with self.databases.admin(self.cluster) as connection:
+            async with self.databases.kept_admin(self.cluster, self.cluster.database) as connection:
                 for message in outside:
                     await connection.execute(message)
             async with self.databases.admin(self.cluster, wanted.home.database) as connection:
@@ -127,7 +127,7 @@ def run(quick: bool) -> Report:
     with temporary_home() as home, EmbeddedServer(home) as server:
         settings = settings_for(home)
         recorded = asyncio.run(_prepare(settings, server.admin_dsn))
-        report = Report("provision", quick, {**asdict(sizes), "connection": "one per step, both sides", **recorded})
+        report = Report("provision", quick, {**asdict(sizes), "connection": "kept open, both sides", **recorded})
         posts = _time_posts(home, settings, sizes)
         asyncio.run(_time_steps(report, settings, sizes))
         report.figures += posts

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-COMMANDS = ("dev", "serve", "worker", "init", "cluster", "tenant", "token", "doctor", "migrate-all", "migrate")
+COMMANDS = ("dev", "serve", "worker", "init", "cluster", "tenant", "token", "env", "doctor", "migrate-all", "migrate")
 
 NOT_FOUND = 127  # what a shell answers for a command that does not exist
 

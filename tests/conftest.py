@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import delete
 
+from control_plane.embedded import EmbeddedServer
 from control_plane.isolation.cluster import prepare_cluster
 from control_plane.pools.connect import registry_engine
 from control_plane.pools.databases import Databases
@@ -20,7 +21,7 @@ from control_plane.registry.upgrade import upgrade
 from control_plane.settings import Settings
 from tests.support.cleaning import clean
 from tests.support.registries import Registries
-from tests.support.servers import Server, open_server
+from tests.support.servers import FAST, Server, dsn_with, open_server, temporary_home
 
 SECRET_KEY = "a secret key of the tests, long enough"
 SIGNING_KEY = "a signing key of the tests, long enough"
@@ -33,6 +34,13 @@ def server() -> Iterator[Server]:
         yield opened
         if opened.lasting:
             asyncio.run(clean(opened))
+
+
+@pytest.fixture(scope="session")
+def second_server() -> Iterator[Server]:
+    """Another PostgreSQL, always an embedded one, to be the second cluster."""
+    with temporary_home() as home, EmbeddedServer(home, settings=FAST) as embedded:
+        yield Server(dsn_with(embedded.admin_dsn, database="postgres"), lasting=False)
 
 
 @pytest_asyncio.fixture

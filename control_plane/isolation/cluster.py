@@ -65,6 +65,12 @@ async def prepare_cluster(databases: Databases, dsn: str, installation_id: UUID)
     return name
 
 
+async def server_identity(databases: Databases, cluster: Cluster) -> int:
+    """The same for every address of one server; raises `ClusterUnavailable`."""
+    async with databases.admin(cluster, purpose="check") as connection:
+        return int(await connection.fetchval("SELECT system_identifier FROM pg_control_system()"))
+
+
 async def check_cluster(databases: Databases, cluster: Cluster) -> list[Finding]:
     """All that is wrong with the cluster, database by database; raises `ClusterUnavailable`."""
     async with databases.registry() as session:

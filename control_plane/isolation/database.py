@@ -26,7 +26,7 @@ class DatabaseIsolation(TenantState):
     async def build(
         self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, template: Template, version: int
     ) -> int:
-        async with databases.admin(cluster, purpose="provision") as connection:
+        async with databases.kept_admin(cluster, cluster.database) as connection:
             exists = await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", home.database)
             source = None if exists else await ensure_template_database(databases, cluster, template, version)
             await create_database(connection, home.database, template=source or "template0")

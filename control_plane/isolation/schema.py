@@ -23,7 +23,7 @@ class SchemaIsolation(TenantState):
     async def build(
         self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, template: Template, version: int
     ) -> int:
-        async with databases.admin(cluster, home.database, purpose="provision") as connection:
+        async with databases.kept_admin(cluster, home.database) as connection:
             present = await home_version(connection, home)
             if present:
                 return present
@@ -31,9 +31,12 @@ class SchemaIsolation(TenantState):
             try:
                 await connection.execute(provisioning_message(databases, home, tenant, template, version))
             except asyncpg.PostgresError as error:
-                if error.sqlstate not in ("CP001", "CP002"):  # a paused predecessor came back and did it
+                # A paused predecessor may have come back and done it.
+                present = await home_version(connection, home) if error.sqlstate in ("CP001", "CP002") else None
+                if not present:
                     raise
-            return await home_version(connection, home) or version
+                return present
+            return version
 
     async def drop(self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant) -> None:
         async with databases.admin(cluster, home.database, purpose="drop") as connection:

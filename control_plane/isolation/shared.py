@@ -23,7 +23,7 @@ class SharedIsolation(TenantState):
     async def build(
         self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, template: Template, version: int
     ) -> int:
-        async with databases.admin(cluster, home.database, purpose="provision") as connection:
+        async with databases.kept_admin(cluster, home.database) as connection:
             present = await home_version(connection, home)
             if present is None:
                 present = await self._build_home(connection, databases, home, template, version)

@@ -22,7 +22,7 @@ class TenantState:
     async def set_state(
         self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, state: str, epoch: int
     ) -> None:
-        async with databases.admin(cluster, home.database, purpose="state") as connection:
+        async with databases.kept_admin(cluster, home.database) as connection:
             await put_tenant(connection, home, tenant, state, epoch)
 
     async def fence(self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
 import asyncpg
 
-from control_plane.errors import ClusterNameTaken, InvalidInput
-from control_plane.isolation.cluster import Finding, check_cluster, prepare_cluster, require_safe
+from control_plane.errors import ClusterNameTaken, ClusterUnavailable, Conflict, InvalidInput
+from control_plane.isolation.cluster import (
+    Finding,
+    check_cluster,
+    prepare_cluster,
+    require_safe,
+    server_identity,
+)
 from control_plane.pools.databases import Databases
 from control_plane.registry import audit, clusters
 from control_plane.registry.installation import installation_id
@@ -43,7 +50,7 @@ async def add_cluster(
 ) -> ClusterRecord:
     """Prepare the server, check that it can isolate tenants, then accept it.
 
-    Raises `InvalidInput`, `ClusterNameTaken`, `ClusterUnavailable`, `UnsafePosture`.
+    Raises `InvalidInput`, `ClusterNameTaken`, `Conflict`, `ClusterUnavailable`, `UnsafePosture`.
     """
     if unknown := sorted(set(isolations) - set(ISOLATIONS)):
         raise InvalidInput(f"Unknown isolation: {', '.join(unknown)}.", hint=f"One of {', '.join(ISOLATIONS)}.")
@@ -61,10 +68,22 @@ async def add_cluster(
         capacity=capacity,
     )
     await require_safe(databases, cluster)
+    await _require_new_server(databases, cluster)
     async with databases.registry.begin() as session:
         await clusters.add(session, cluster)
         audit.record(session, actor, "cluster.add", cluster=name)
         return _record(cluster, 0)
+
+
+async def _require_new_server(databases: Databases, cluster: Cluster) -> None:
+    """Under two names a server would count its tenants twice, and each name would take the other's for orphans."""
+    identity = await server_identity(databases, cluster)
+    async with databases.registry() as session:
+        known = await clusters.all_by_name(session)
+    for other in known:
+        with suppress(ClusterUnavailable):  # which is then no server that has just answered
+            if await server_identity(databases, other) == identity:
+                raise Conflict(f"This server is registered as cluster '{other.name}' already.")
 
 
 async def _prepare(databases: Databases, dsn: str, installation: UUID) -> str:

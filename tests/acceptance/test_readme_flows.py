@@ -25,7 +25,8 @@ def flows() -> str:
 
 @pytest.mark.timeout(300)
 def test_the_three_flows_work_as_pasted(tmp_path: Path) -> None:
-    script = flows()
+    # What an application gets from `cp env` leads to the same installation from anywhere.
+    script = flows() + f'eval "$(cp env)"\nCP_HOME={tmp_path} cp tenant show umbrella\n'
     assert ADDRESS in script
     with temporary_home() as home:
         program, output = Program(home, free_port()), home.parent / "serve.log"

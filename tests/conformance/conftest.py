@@ -49,7 +49,7 @@ class Ground:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def ground(server: Server) -> AsyncIterator[Ground]:
     settings = Settings.model_validate({"home": Path("unused"), "secret_key": "k" * 32})
-    databases = Databases(server.dsn, SecretBox("k" * 32), settings)
+    databases = Databases(server.dsn, SecretBox("k" * 32), settings, keep=0)  # tests have loops of their own
     yield Ground(server, databases)
     await databases.aclose()
 

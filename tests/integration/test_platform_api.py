@@ -268,15 +268,18 @@ async def test_unknown_things_are_not_found(api: httpx.AsyncClient) -> None:
     assert_problem(await api.post("/tenants", json=unplaced), 404, "cluster_not_found")
 
 
-async def test_a_cluster_is_registered_once_and_never_shows_its_dsn(api: httpx.AsyncClient, server: Server) -> None:
-    body = {"name": "eu-1", "dsn": server.dsn, "region": "eu", "isolations": ["schema"], "capacity": 1}
+async def test_a_cluster_is_registered_once_and_never_shows_its_dsn(
+    api: httpx.AsyncClient, server: Server, second_server: Server
+) -> None:
+    body = {"name": "eu-1", "dsn": second_server.dsn, "region": "eu", "isolations": ["schema"], "capacity": 1}
     added = await api.post("/clusters", json=body)
     assert added.status_code == 201, added.text
     listed = await api.get("/clusters")
     assert [each["name"] for each in listed.json()] == ["eu-1", "main"]
-    assert server.dsn not in added.text + listed.text
+    assert second_server.dsn not in added.text + listed.text
     assert (added.json()["isolations"], added.json()["capacity"], added.json()["tenants"]) == (["schema"], 1, 0)
     assert_problem(await api.post("/clusters", json=body), 409, "cluster_name_taken")
+    assert_problem(await api.post("/clusters", json={"name": "again", "dsn": server.dsn}), 409, "conflict")
 
     await onboard(api, "acme", "schema", cluster="eu-1")
     full = await api.post("/tenants", json={"slug": "bcme", "name": "B", "isolation": "schema", "cluster": "eu-1"})

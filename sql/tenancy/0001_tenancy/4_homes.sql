@@ -52,7 +52,7 @@ BEGIN
     FOR setting IN
         SELECT * FROM (VALUES
             ('search_path', path),
-            ('statement_timeout', quote_literal(extract(epoch FROM statement_timeout) * 1000)),
+            ('statement_timeout', quote_literal((extract(epoch FROM statement_timeout) * 1000)::integer)),
             ('idle_in_transaction_session_timeout', '''60s'''),
             ('timezone', '''UTC''')  -- one instant, one text: documents render timestamps in the session's zone
         ) AS s (name, value)

@@ -11,6 +11,7 @@ from control_plane.errors import (
     ClusterNameTaken,
     ClusterNotFound,
     ClusterUnavailable,
+    Conflict,
     InvalidInput,
     InvalidTransition,
     NoCapacity,
@@ -163,14 +164,17 @@ async def test_a_list_is_paged_and_filtered(operations: Operations, databases: D
 
 
 async def test_a_cluster_is_prepared_checked_and_listed(
-    server: Server, operations: Operations, databases: Databases
+    server: Server, second_server: Server, operations: Operations, databases: Databases
 ) -> None:
-    added = await clusters.add_cluster(databases, "second", server.dsn, region="eu", isolations=["schema"], actor="ann")
+    dsn = second_server.dsn
+    added = await clusters.add_cluster(databases, "second", dsn, region="eu", isolations=["schema"], actor="ann")
     assert (added.name, added.status, added.region, added.isolations) == ("second", "active", "eu", ["schema"])
     assert [cluster.name for cluster in await clusters.list_clusters(databases)] == ["main", "second"]
     assert [finding for finding in await clusters.check(databases, "second") if finding.fatal] == []
     with pytest.raises(ClusterNameTaken):
-        await clusters.add_cluster(databases, "second", server.dsn, actor="ann")
+        await clusters.add_cluster(databases, "second", dsn, actor="ann")
+    with pytest.raises(Conflict, match="registered as cluster 'main'"):
+        await clusters.add_cluster(databases, "third", server.dsn, actor="ann")
     with pytest.raises(InvalidInput):
         await clusters.add_cluster(databases, "third", server.dsn, isolations=["none"], actor="ann")
     with pytest.raises(ClusterUnavailable):
