@@ -6,7 +6,6 @@ constraints stand in CREATE TABLE, and there is one GRANT per kind. Nobody would
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -119,10 +118,10 @@ def _names(ddl: list[tuple[int, str]], rank: int) -> str:
 async def _functions(connection: asyncpg.Connection, home_id: UUID) -> str:
     """Those that requests may call, as GRANT names them."""
     found: str = await connection.fetchval(
-        "SELECT string_agg(p.oid::regprocedure::text, ', ') FROM tenancy.home_functions f "
-        "JOIN tenancy.homes h ON h.id = f.home_id "
+        "SELECT string_agg(p.oid::regprocedure::text, ', ') FROM tenancy.homes h "
+        "CROSS JOIN jsonb_to_recordset(h.functions) AS f (api integer, name text) "
         "JOIN pg_namespace n ON n.nspname = h.schema_name || coalesce('__api_v' || f.api, '') "
-        "JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.function_name WHERE h.id = $1",
+        "JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.name WHERE h.id = $1",
         home_id,
     )
     return found
@@ -146,15 +145,13 @@ def _value(name: str, value: str) -> str:
 
 async def _rows(connection: asyncpg.Connection, built: Subject) -> list[str]:
     home = await connection.fetchrow("SELECT * FROM tenancy.homes WHERE id = $1", built.home.id)
-    functions = await connection.fetch("SELECT * FROM tenancy.home_functions WHERE home_id = $1", built.home.id)
     assert home is not None
-    listed = ", ".join(f"('{built.home.id}', {json.dumps(row['api'])}, '{row['function_name']}')" for row in functions)
     return [
-        "INSERT INTO tenancy.homes (id, isolation, template, schema_name, tenant_id, version, checksum, default_api) "
+        "INSERT INTO tenancy.homes "
+        "(id, isolation, template, schema_name, tenant_id, version, checksum, default_api, functions) "
         f"VALUES ('{home['id']}', 'schema', '{home['template']}', '{home['schema_name']}', '{home['tenant_id']}', "
-        f"{home['version']}, '{home['checksum']}', {home['default_api']})",
+        f"{home['version']}, '{home['checksum']}', {home['default_api']}, '{home['functions']}')",
         *_tenant_rows(built),
-        f"INSERT INTO tenancy.home_functions (home_id, api, function_name) VALUES {listed}",
     ]
 
 

@@ -56,8 +56,6 @@ WITH spaces AS (
     UNION ALL
     SELECT format('home role %s', role_name) FROM tenancy.home_roles JOIN home ON home.id = home_id
     UNION ALL
-    SELECT format('home function %s %s', api, function_name) FROM tenancy.home_functions JOIN home ON home.id = home_id
-    UNION ALL
     SELECT format('tenant %s state %s epoch %s', t.id, t.state, t.epoch)
     FROM tenancy.tenants AS t JOIN home ON home.id = t.home_id AND home.tenant_id = t.id
 )

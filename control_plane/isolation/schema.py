@@ -24,14 +24,11 @@ class SchemaIsolation(TenantState):
         self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, template: Template, version: int
     ) -> int:
         async with databases.kept_admin(cluster, home.database) as connection:
-            present = await home_version(connection, home)
-            if present:
-                return present
             await install_extensions(connection, template)
             try:
                 await connection.execute(provisioning_message(databases, home, tenant, template, version))
             except asyncpg.PostgresError as error:
-                # A paused predecessor may have come back and done it.
+                # An attempt before this one has built it, or is at it.
                 present = await home_version(connection, home) if error.sqlstate in ("CP001", "CP002") else None
                 if not present:
                     raise

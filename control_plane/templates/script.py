@@ -5,8 +5,10 @@ The message is one implicit transaction: an error anywhere undoes all of it and 
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cached_property
 from uuid import UUID
 
 
@@ -30,6 +32,12 @@ class Script:
     parts: tuple[Part, ...]
     api_versions: tuple[int, ...]
     manifest: dict[str, object]
+
+    @cached_property
+    def digest(self) -> str:
+        """The checksum of all that is run; equal scripts build equal homes."""
+        everything = json.dumps([astuple(part) for part in self.parts] + [self.api_versions, self.manifest])
+        return hashlib.sha256(everything.encode()).hexdigest()
 
     def message(self, home_id: UUID, schema_name: str, lock_timeout: float, statement_timeout: float = 0) -> str:
         """The text for `Connection.execute` without arguments; timeouts in seconds, 0 = none."""
@@ -58,7 +66,7 @@ SET LOCAL ROLE cp_owner;"""
         manifest = json.dumps(self.manifest, separators=(",", ":")).replace("'", "''")
         stamp = f"""\
 SET LOCAL ROLE NONE;
-SELECT tenancy.stamp_migration({home}, {self.to_version}, '{self.checksum}', '{manifest}');"""
+SELECT tenancy.stamp_migration({home}, {self.to_version}, '{self.checksum}', '{manifest}', '{self.digest}');"""
 
         sections: list[tuple[str | None, str]] = [(None, begin)]
         path: str | None = None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from uuid import uuid4
+
 import asyncpg
 import pytest
 import pytest_asyncio
 
+from control_plane.templates.script import Part
 from tests.conformance.conftest import Ground
 from tests.conformance.test_context import count, sqlstate_of
 from tests.conformance.world import World, bind
@@ -170,3 +174,22 @@ async def test_the_default_alias_follows_the_version_that_the_template_names(gro
         async with world.request(world.a) as connection, connection.transaction():
             await bind(connection, world.a)
             assert key in await connection.fetchval(alias)
+
+
+async def test_a_script_that_built_a_sound_home_is_audited_once_and_any_other_too(
+    ground: Ground, mode: str
+) -> None:
+    world = await ground.world(mode)
+    audited = "SELECT count(*) FROM tenancy.audited_scripts"
+    async with world.admin(world.a) as connection:
+        assert await connection.fetchval(audited) == 1  # by two homes, or by the template database
+        home = uuid4()
+        await connection.execute("SELECT tenancy.register_home($1, 'schema', 'reference', $2)", home, uuid4())
+        schema = await connection.fetchval("SELECT schema_name FROM tenancy.homes WHERE id = $1", home)
+        script = world.template.script(0, world.template.latest)
+        unprotected = replace(script, parts=(*script.parts, Part("x", TABLE, api=None)))
+        for _ in range(2):
+            with pytest.raises(asyncpg.PostgresError, match="tb_note is not protected"):
+                await connection.execute(unprotected.message(home, schema, 2))
+        assert await connection.fetchval(audited) == 1
+        await connection.execute("SELECT tenancy.drop_home($1)", home)

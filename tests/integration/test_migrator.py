@@ -339,6 +339,15 @@ async def test_a_run_halts_after_the_given_number_of_failures(fleet: Fleet) -> N
     assert len(outcomes) == 2
 
 
+async def test_migrations_of_different_homes_do_not_get_in_each_others_way(fleet: Fleet) -> None:
+    """Printing a constraint locks its table: an audit that looked at those of other homes would deadlock with them."""
+    for number in range(16):
+        await fleet.add(f"acme-{number}")
+    for target in (2, 3):
+        _, outcomes = await run(fleet, target, concurrency=4)
+        assert {outcome.attempts for outcome in outcomes.values()} == {1}
+
+
 async def test_a_lost_connection_loses_no_home(fleet: Fleet) -> None:
     homes = [await fleet.add(f"acme-{number}") for number in range(12)]
     killed = 0

@@ -9,6 +9,8 @@ CREATE TABLE homes (
     version integer NOT NULL DEFAULT 0 CHECK (version >= 0),
     checksum text,                                                            -- of the last version applied
     default_api integer,
+    -- What requests may call: [{"api": 1, "name": "…"}]; of helpers, which only views and functions call, api is null.
+    functions jsonb NOT NULL DEFAULT '[]',
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);  -- every release updates every row: keep room for it in the page
 
@@ -19,12 +21,11 @@ CREATE TABLE home_roles (
     PRIMARY KEY (home_id, role_name)
 );
 
--- The functions that requests to a home may call; `api` is NULL for helpers that only views and functions call.
-CREATE TABLE home_functions (
-    home_id uuid NOT NULL REFERENCES homes ON UPDATE CASCADE ON DELETE CASCADE,
-    api integer,
-    function_name text NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (home_id, api, function_name)
+-- Scripts that built a whole home which passed the audit: what they build from nothing next is the same.
+CREATE TABLE audited_scripts (
+    script text NOT NULL,  -- the checksum of all that it runs
+    isolation text NOT NULL,
+    PRIMARY KEY (script, isolation)
 );
 
 CREATE TABLE tenants (

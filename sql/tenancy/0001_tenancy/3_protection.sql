@@ -46,30 +46,40 @@ $$;
 
 -- The schemas of a home: its own and one per API version, with the alias of the default version.
 CREATE FUNCTION home_schemas(home uuid) RETURNS TABLE (schema_oid oid, schema_name name, is_api boolean)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+BEGIN
+    RETURN QUERY
     SELECT n.oid, n.nspname, n.nspname <> h.schema_name
     FROM tenancy.homes h
     JOIN pg_namespace n ON n.nspname >= h.schema_name AND n.nspname < h.schema_name || '__apj'  -- one range of the index
-    WHERE h.id = home AND (n.nspname = h.schema_name OR n.nspname >= h.schema_name || '__api')
+    WHERE h.id = home AND (n.nspname = h.schema_name OR n.nspname >= h.schema_name || '__api');
+END
 $$;
 
 -- The objects of one catalogue (pg_class or pg_proc) that stand in `schemas`. Neither catalogue has an index that is led
 -- by the schema, pg_depend has: an audit costs what the home is large, not what the database is.
 CREATE FUNCTION schema_objects(schemas oid[], catalogue regclass) RETURNS oid[]
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
-    SELECT array_agg(objid)
-    FROM pg_depend
-    WHERE refclassid = 'pg_namespace'::regclass AND refobjid = ANY (schemas) AND classid = catalogue
+BEGIN
+    RETURN (
+        SELECT array_agg(objid)
+        FROM pg_depend
+        WHERE refclassid = 'pg_namespace'::regclass AND refobjid = ANY (schemas) AND classid = catalogue
+    );
+END
 $$;
 
 -- Every way in which a home breaks an isolation rule; no rows when it breaks none.
 CREATE FUNCTION isolation_faults(home uuid) RETURNS TABLE (code text, object text, problem text, fix text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     this tenancy.homes;
@@ -87,27 +97,26 @@ BEGIN
     FROM tenancy.home_roles hr JOIN pg_roles r ON r.rolname = hr.role_name
     WHERE hr.home_id = home;
 
+    -- Few queries: their plans rarely survive, since every change of a schema or of its grants discards all plans.
     RETURN QUERY
-    SELECT 'kind', c.oid::regclass::text, 'materialized views and foreign tables cannot be isolated',
-           'use a table that is kept in step'
+    SELECT fault.code, c.oid::regclass::text, fault.problem, fault.fix
     FROM pg_class c
-    WHERE c.oid = ANY (relations) AND c.relkind IN ('m', 'f');
-
-    RETURN QUERY
-    SELECT 'owner', c.oid::regclass::text, 'is not owned by cp_owner',
-           format('ALTER TABLE %s OWNER TO cp_owner', c.oid::regclass)
-    FROM pg_class c
-    WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p', 'v') AND c.relowner <> owner_role;
-
-    RETURN QUERY
-    SELECT 'tenant_id', c.oid::regclass::text, 'has no column tenant_id uuid NOT NULL',
-           'add tenant_id uuid NOT NULL DEFAULT tenancy.current_tenant_id()'
-    FROM pg_class c
-    WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p')
-      AND NOT EXISTS (
-          SELECT FROM pg_attribute a
-          WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype
-            AND a.attnotnull AND NOT a.attisdropped);
+    LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+    CROSS JOIN LATERAL (VALUES
+        (c.relkind IN ('m', 'f'),
+         'kind', 'materialized views and foreign tables cannot be isolated', 'use a table that is kept in step'),
+        (c.relkind IN ('r', 'p', 'v') AND c.relowner <> owner_role,
+         'owner', 'is not owned by cp_owner', format('ALTER TABLE %s OWNER TO cp_owner', c.oid::regclass)),
+        (c.relkind IN ('r', 'p') AND NOT coalesce(a.atttypid = 'uuid'::regtype AND a.attnotnull, false),
+         'tenant_id', 'has no column tenant_id uuid NOT NULL',
+         'add tenant_id uuid NOT NULL DEFAULT tenancy.current_tenant_id()'),
+        (c.relkind = 'v' AND NOT coalesce(c.reloptions @> '{security_invoker=true}', false),
+         'view', 'does not run with the rights of its caller',
+         'CREATE OR REPLACE VIEW … WITH (security_invoker = true): the option must be restated each time'),
+        (c.relkind = 'v' AND a.attname IS NULL,
+         'view', 'does not expose tenant_id', 'select tenant_id first')
+    ) AS fault (found, code, problem, fix)
+    WHERE c.oid = ANY (relations) AND fault.found;
 
     -- Printing an expression locks its table. CASE keeps the planner from printing those of all homes and filtering
     -- afterwards, which would make migrations of different homes wait for each other, and deadlock.
@@ -171,39 +180,18 @@ BEGIN
                WHERE a.attname = 'tenant_id' AND b.attname = 'tenant_id'));
 
     RETURN QUERY
-    SELECT 'view', c.oid::regclass::text, 'does not run with the rights of its caller',
-           'CREATE OR REPLACE VIEW … WITH (security_invoker = true): the option must be restated each time'
-    FROM pg_class c
-    WHERE c.oid = ANY (relations) AND c.relkind = 'v'
-      AND NOT coalesce(c.reloptions @> '{security_invoker=true}', false);
-
-    RETURN QUERY
-    SELECT 'view', c.oid::regclass::text, 'does not expose tenant_id', 'select tenant_id first'
-    FROM pg_class c
-    WHERE c.oid = ANY (relations) AND c.relkind = 'v'
-      AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id');
-
-    RETURN QUERY
-    SELECT 'function', p.oid::regprocedure::text, 'does not pin its search_path',
-           'SET search_path FROM CURRENT, or a body of BEGIN ATOMIC'
+    SELECT 'function', p.oid::regprocedure::text, fault.problem, fault.fix
     FROM pg_proc p
-    WHERE p.oid = ANY (routines)
-      AND p.prosqlbody IS NULL
-      AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS setting WHERE setting LIKE 'search_path=%');
-
-    RETURN QUERY
-    SELECT 'function', p.oid::regprocedure::text, 'can be executed by PUBLIC',
-           format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', p.oid::regprocedure)
-    FROM pg_proc p
-    WHERE p.oid = ANY (routines)
-      AND (p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) g WHERE g.grantee = 0));
-
-    RETURN QUERY
-    SELECT 'function', p.oid::regprocedure::text, 'runs with the rights of another role than cp_definer',
-           'let the stamp hand it over: create it as cp_owner'
-    FROM pg_proc p
-    WHERE p.oid = ANY (routines) AND p.prosecdef
-      AND p.proowner NOT IN ('cp_definer'::regrole, owner_role);
+    CROSS JOIN LATERAL (VALUES
+        (p.prosqlbody IS NULL
+             AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS setting WHERE setting LIKE 'search_path=%'),
+         'does not pin its search_path', 'SET search_path FROM CURRENT, or a body of BEGIN ATOMIC'),
+        (p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) g WHERE g.grantee = 0),
+         'can be executed by PUBLIC', format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', p.oid::regprocedure)),
+        (p.prosecdef AND p.proowner NOT IN ('cp_definer'::regrole, owner_role),
+         'runs with the rights of another role than cp_definer', 'let the stamp hand it over: create it as cp_owner')
+    ) AS fault (found, problem, fix)
+    WHERE p.oid = ANY (routines) AND fault.found;
 
     RETURN QUERY
     SELECT DISTINCT 'grant', c.oid::regclass::text, format('%s is granted to %s', g.privilege_type,

@@ -9,6 +9,7 @@ CREATE FUNCTION begin_migration(home uuid, from_version integer, to_version inte
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     this tenancy.homes;
@@ -38,6 +39,9 @@ BEGIN
         END IF;
     END LOOP;
 
+    IF from_version = 0 THEN
+        RETURN;
+    END IF;
     -- The DDL runs as cp_owner and may replace a function that the last stamp handed over.
     routines := tenancy.schema_objects(ARRAY(SELECT s.schema_oid FROM tenancy.home_schemas(home) s), 'pg_proc');
     FOR handed_over IN
@@ -56,6 +60,7 @@ $$;
 CREATE FUNCTION grant_home(home uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     roles oid[];
@@ -63,6 +68,7 @@ DECLARE
     schemas oid[];
     relations oid[];
     routines oid[];
+    views text;
     objects text;
 BEGIN
     SELECT array_agg(r.oid), string_agg(quote_ident(r.rolname), ', ') INTO roles, role_list
@@ -80,28 +86,24 @@ BEGIN
         EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', objects, role_list);
     END IF;
 
-    SELECT string_agg(c.oid::regclass::text, ', ') INTO objects
-    FROM pg_class c
-    WHERE c.oid = ANY (relations) AND c.relkind = 'v'
-      AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(c.relacl) g);
-    IF objects IS NOT NULL THEN
-        EXECUTE format('GRANT SELECT ON %s TO %s', objects, role_list);
-    END IF;
-
     -- Not on partitions: the policies of the parent do not protect one that is named itself.
-    SELECT string_agg(c.oid::regclass::text, ', ') INTO objects
+    SELECT string_agg(c.oid::regclass::text, ', ') FILTER (WHERE c.relkind = 'v'),
+           string_agg(c.oid::regclass::text, ', ') FILTER (WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition)
+    INTO views, objects
     FROM pg_class c
-    WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-      AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(c.relacl) g);
+    WHERE c.oid = ANY (relations) AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(c.relacl) g);
+    IF views IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT ON %s TO %s', views, role_list);
+    END IF;
     IF objects IS NOT NULL THEN
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', objects, role_list);
     END IF;
 
     SELECT string_agg(p.oid::regprocedure::text, ', ') INTO objects
     FROM tenancy.homes h
-    JOIN tenancy.home_functions f ON f.home_id = h.id
+    CROSS JOIN jsonb_to_recordset(h.functions) AS f (api integer, name text)
     JOIN pg_namespace n ON n.nspname = h.schema_name || coalesce('__api_v' || f.api, '')
-    JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.function_name AND p.oid = ANY (routines)
+    JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.name AND p.oid = ANY (routines)
     WHERE h.id = home AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(p.proacl) g);
     IF objects IS NOT NULL THEN
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', objects, role_list);
@@ -113,6 +115,7 @@ $$;
 CREATE FUNCTION alias_default_api(home uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     this tenancy.homes;
@@ -152,10 +155,13 @@ END
 $$;
 
 -- Ends a migration: hands over definer functions, moves the default alias, makes the grants, audits the home and
--- records the version. `manifest`: {"functions": [{"api": 1 | null, "name": "…"}], "default_api": 2}
-CREATE FUNCTION stamp_migration(home uuid, version integer, checksum text, manifest jsonb) RETURNS void
+-- records the version. `manifest`: {"functions": [{"api": 1 | null, "name": "…"}], "default_api": 2}. `script` is the
+-- checksum of all that was run: one that has built a home from nothing before need not be audited again.
+CREATE FUNCTION stamp_migration(home uuid, version integer, checksum text, manifest jsonb, script text DEFAULT NULL)
+RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     this tenancy.homes;
@@ -179,20 +185,24 @@ BEGIN
 
     UPDATE tenancy.homes AS h
     SET version = stamp_migration.version, checksum = stamp_migration.checksum, updated_at = now(),
-        default_api = (manifest ->> 'default_api')::integer
+        default_api = (manifest ->> 'default_api')::integer, functions = manifest -> 'functions'
     WHERE h.id = home;
-
-    DELETE FROM tenancy.home_functions WHERE home_id = home;
-    INSERT INTO tenancy.home_functions (home_id, api, function_name)
-    SELECT home, (f ->> 'api')::integer, f ->> 'name' FROM jsonb_array_elements(manifest -> 'functions') AS f;
 
     PERFORM tenancy.alias_default_api(home);
     PERFORM tenancy.grant_home(home);
 
+    IF this.version = 0 AND EXISTS (
+        SELECT FROM tenancy.audited_scripts a
+        WHERE a.script = stamp_migration.script AND a.isolation = this.isolation
+    ) THEN
+        RETURN;
+    END IF;
     SELECT string_agg(format('%s %s; %s', f.object, f.problem, f.fix), E'\n' ORDER BY f.object, f.problem) INTO faults
     FROM tenancy.isolation_faults(home) AS f;
     IF faults IS NOT NULL THEN
         RAISE EXCEPTION '%', faults USING ERRCODE = 'CP003', HINT = 'Correct the template version.';
+    ELSIF this.version = 0 AND script IS NOT NULL THEN
+        INSERT INTO tenancy.audited_scripts (script, isolation) VALUES (script, this.isolation) ON CONFLICT DO NOTHING;
     END IF;
 END
 $$;

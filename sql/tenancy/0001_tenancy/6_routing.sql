@@ -20,10 +20,10 @@ BEGIN
     -- Catalogued, and verified to exist: a path with a missing schema would silently fall through to the next one.
     SELECT format('%I.%I', n.nspname, p.proname), concat_ws(', ', n.nspname, home.schema_name, 'extensions', 'pg_temp')
     INTO routine, path
-    FROM tenancy.home_functions f
+    FROM jsonb_to_recordset(home.functions) AS f (api integer, name text)
     JOIN pg_namespace n ON n.nspname = home.schema_name || '__api_v' || f.api
-    JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.function_name
-    WHERE f.home_id = home.id AND f.api = home.default_api AND f.function_name = operation;
+    JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.name
+    WHERE f.api = home.default_api AND f.name = operation;
     IF routine IS NULL THEN
         RAISE EXCEPTION 'no such operation' USING ERRCODE = 'undefined_function';
     END IF;
