@@ -111,8 +111,30 @@ BEGIN
 END
 $$;
 
--- The views of the default API version under an address that does not change: <schema>__api.
-CREATE FUNCTION alias_default_api(home uuid) RETURNS void
+-- The views of some schema with their columns, as one comparable value.
+CREATE FUNCTION view_shapes(schema_name text) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    relations oid[] := tenancy.schema_objects(ARRAY[to_regnamespace(quote_ident(schema_name))], 'pg_class');
+BEGIN
+    RETURN (
+        SELECT jsonb_object_agg(c.relname, (
+            SELECT jsonb_agg(jsonb_build_array(a.attname, a.atttypid) ORDER BY a.attnum)
+            FROM pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0
+        ))
+        FROM pg_class c
+        WHERE c.oid = ANY (relations) AND c.relkind = 'v'
+    );
+END
+$$;
+
+-- The views of the default API version under an address that does not change: <schema>__api. `api` is what the default
+-- has been so far; while it stays and no view has changed its columns, there is nothing to do.
+CREATE FUNCTION alias_default_api(home uuid, api integer DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -121,34 +143,29 @@ DECLARE
     this tenancy.homes;
     alias_schema text;
     target_schema text;
-    present oid[];
-    wanted oid[];
-    stale text;
-    alias record;
+    present jsonb;
+    wanted jsonb;
+    view_name text;
 BEGIN
     SELECT h.* INTO STRICT this FROM tenancy.homes h WHERE h.id = home;
     alias_schema := this.schema_name || '__api';
     target_schema := this.schema_name || '__api_v' || this.default_api;
-    present := tenancy.schema_objects(ARRAY[to_regnamespace(quote_ident(alias_schema))], 'pg_class');
-    wanted := tenancy.schema_objects(ARRAY[to_regnamespace(quote_ident(target_schema))], 'pg_class');
+    present := tenancy.view_shapes(alias_schema);
+    wanted := tenancy.view_shapes(target_schema);
+    IF this.default_api = api AND present = wanted THEN
+        RETURN;
+    END IF;
 
     SET LOCAL ROLE cp_owner;
     -- Dropped and made anew, since a view can neither lose nor retype a column in place.
-    SELECT string_agg(c.oid::regclass::text, ', ') INTO stale
-    FROM pg_class c
-    WHERE c.oid = ANY (present) AND c.relkind = 'v';
-    IF stale IS NOT NULL THEN
-        EXECUTE 'DROP VIEW ' || stale;
-    END IF;
-    FOR alias IN
-        SELECT c.relname, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) AS columns
-        FROM pg_class c
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        WHERE c.oid = ANY (wanted) AND c.relkind = 'v'
-        GROUP BY c.relname
-    LOOP
+    FOR view_name IN SELECT jsonb_object_keys(present) LOOP
+        EXECUTE format('DROP VIEW %I.%I', alias_schema, view_name);
+    END LOOP;
+    FOR view_name IN SELECT jsonb_object_keys(wanted) LOOP
         EXECUTE format('CREATE VIEW %I.%I WITH (security_invoker = true) AS SELECT %s FROM %I.%I',
-                       alias_schema, alias.relname, alias.columns, target_schema, alias.relname);
+                       alias_schema, view_name,
+                       (SELECT string_agg(quote_ident(c ->> 0), ', ') FROM jsonb_array_elements(wanted -> view_name) c),
+                       target_schema, view_name);
     END LOOP;
     SET LOCAL ROLE NONE;
 END
@@ -188,7 +205,7 @@ BEGIN
         default_api = (manifest ->> 'default_api')::integer, functions = manifest -> 'functions'
     WHERE h.id = home;
 
-    PERFORM tenancy.alias_default_api(home);
+    PERFORM tenancy.alias_default_api(home, this.default_api);
     PERFORM tenancy.grant_home(home);
 
     IF this.version = 0 AND EXISTS (
