@@ -176,9 +176,7 @@ async def test_the_default_alias_follows_the_version_that_the_template_names(gro
             assert key in await connection.fetchval(alias)
 
 
-async def test_a_script_that_built_a_sound_home_is_audited_once_and_any_other_too(
-    ground: Ground, mode: str
-) -> None:
+async def test_a_script_that_built_a_sound_home_is_audited_once_and_any_other_too(ground: Ground, mode: str) -> None:
     world = await ground.world(mode)
     audited = "SELECT count(*) FROM tenancy.audited_scripts"
     async with world.admin(world.a) as connection:
