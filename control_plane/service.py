@@ -168,7 +168,7 @@ async def _registry(settings: Settings) -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    server = EmbeddedServer(settings.home)
+    server = EmbeddedServer(settings.home, tcp_port=settings.database_port)
     await asyncio.to_thread(server.start)
     try:
         yield server.admin_dsn

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     database_url: SecretStr | None = None  # the registry; the embedded server when absent
+    database_port: int | None = Field(default=None, ge=1, le=65535)  # opens the embedded server on 127.0.0.1
     secret_key: SecretStr | None = None  # encrypts credentials in the registry; generated in CP_HOME when embedded
     signing_key: SecretStr | None = None  # HS256 development issuer; generated in CP_HOME when embedded
     issuers: list[Issuer] = []  # JSON

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from typing import Annotated
 from uuid import UUID
 
 import httpx
+import typer
 from rich.console import Console
 
 from control_plane.api.app import create_app
@@ -24,6 +26,10 @@ TOKEN_TTL = 7 * 86_400  # seconds
 WAIT = 60.0  # seconds for a demo tenant
 
 Api = httpx.AsyncClient
+DatabasePort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="Open the database on 127.0.0.1 too; no TCP port when absent."),
+]
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ DEMOS = (
 )  # fmt: skip
 
 
-def dev(host: Host = None, port: Port = None) -> None:
+def dev(host: Host = None, port: Port = None, database_port: DatabasePort = None) -> None:
     """Start PostgreSQL, API and worker here, with three demo tenants; Ctrl-C stops everything, the data stays."""
 
     async def work(settings: Settings) -> None:
@@ -70,7 +76,7 @@ def dev(host: Host = None, port: Port = None) -> None:
 
                 await serve_until(stop, plane, app, listener, worker=True, ready=ready)
 
-    run(work, host=host, port=port)
+    run(work, host=host, port=port, database_port=database_port)
 
 
 async def _demo_tenants(plane: ControlPlane, transport: httpx.ASGITransport) -> dict[str, str]:

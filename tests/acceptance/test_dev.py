@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,8 +40,11 @@ def test_everything_starts_at_once_and_keeps_its_data(program: Program) -> None:
     assert not program.postgres_running
     assert "Traceback" not in output.read_text()
 
-    with program.started("dev", output=output) as process:
+    database_port = free_port()
+    with program.started("dev", "--database-port", str(database_port), output=output) as process:
         program.wait_until_ready(process, output)
+        with socket.create_connection(("127.0.0.1", database_port), timeout=5):
+            pass  # open because it was asked for
         again, projects, _ = [json.loads(_paste(line)) for line in _curl_lines(output)]
         assert [tenant["id"] for tenant in again["items"]] == [tenant["id"] for tenant in tenants["items"]]
         assert len(projects) == 2
