@@ -27,6 +27,11 @@ class Isolation(Protocol):
     ) -> int:
         """Create what is missing of the home and record the tenant as `provisioning`; the version that it has."""
 
+    async def upgrade(
+        self, databases: Databases, cluster: Cluster, home: Home, template: Template, from_version: int, version: int
+    ) -> int:
+        """Bring a home that nobody uses yet to a later version; the version that it has then."""
+
     async def set_state(
         self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, state: str, epoch: int
     ) -> None:

@@ -7,8 +7,10 @@ import asyncio
 import asyncpg
 
 from control_plane.errors import ClusterUnavailable
+from control_plane.isolation.extensions import install_extensions
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster, Home, Tenant
+from control_plane.templates import Template
 
 _FENCE_WAIT = 5  # seconds that a writing transaction may take to end by itself
 _FENCE_ATTEMPTS = 5
@@ -17,7 +19,22 @@ _TERMINATE = "SELECT pg_terminate_backend(pid) FROM tenancy.fence_holders($1) AS
 
 
 class TenantState:
-    """`set_state` and `fence`, in the database that `home` names."""
+    """`upgrade`, `set_state` and `fence`, in the database that `home` names."""
+
+    async def upgrade(
+        self, databases: Databases, cluster: Cluster, home: Home, template: Template, from_version: int, version: int
+    ) -> int:
+        message = template.script(from_version, version).message(
+            home.id, home.schema_name, databases.settings.lock_timeout
+        )
+        async with databases.kept_admin(cluster, home.database) as connection:
+            await install_extensions(connection, template)
+            try:
+                await connection.execute(message)
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in ("CP001", "CP002"):  # a run of migrate-all has found the home too
+                    raise
+            return await home_version(connection, home) or from_version
 
     async def set_state(
         self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant, state: str, epoch: int

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.errors import InvalidInput
 from control_plane.pools.databases import Databases
-from control_plane.registry import audit, homes, tenants
+from control_plane.registry import audit, homes, template_versions, tenants
 from control_plane.registry.models import ISOLATIONS, Operation, Tenant
 from control_plane.templates import Templates
 from control_plane.tenants import lifecycle, placement
@@ -75,7 +75,9 @@ async def _build(work: Work) -> Record:
         work.databases, work.cluster, work.home, work.tenant, work.template, work.parameters["version"]
     )
     wanted = work.parameters["wanted"]
-    if wanted is not None and reached != wanted:
+    if wanted is None and work.home.isolation != "shared":
+        reached = await _catch_up(work, reached)
+    elif wanted is not None and reached != wanted:
         # Another request built the shared home meanwhile, at another version.
         raise placement.shared_conflict(reached, wanted)
 
@@ -83,6 +85,15 @@ async def _build(work: Work) -> Record:
         await homes.built(session, work.home.id, reached)
 
     return record
+
+
+async def _catch_up(work: Work, reached: int) -> int:
+    """A release that began after this operation may have looked for homes before this one stood."""
+    async with work.databases.registry() as session:
+        released = await template_versions.current(session, work.template) or reached
+    if released <= reached:
+        return reached
+    return await work.isolation.upgrade(work.databases, work.cluster, work.home, work.template, reached, released)
 
 
 async def _activate(work: Work) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,7 @@ from control_plane.errors import (
     TenantNotFound,
     VersionConflict,
 )
+from control_plane.isolation import isolation_of
 from control_plane.operations.engine import NewTenant, Operations
 from control_plane.operations.records import get_operation
 from control_plane.pools.databases import Databases
@@ -206,6 +208,30 @@ async def test_a_fleet_at_version_one_gives_version_one_to_new_tenants(
         assert tenant.pattern_version == 1
     with pytest.raises(VersionConflict, match="has not been released"):
         await operations.create_tenant(NewTenant("later", "Later", "schema", version=2), actor="ann", wait=WAIT)
+
+
+@pytest.mark.parametrize("isolation", ["schema", "database"])
+async def test_a_release_that_begins_while_a_home_is_built_reaches_its_tenant(
+    operations: Operations,
+    databases: Databases,
+    templates: Templates,
+    monkeypatch: pytest.MonkeyPatch,
+    isolation: str,
+) -> None:
+    template, mode = templates["reference"], type(isolation_of(isolation))
+    async with databases.registry.begin() as session:
+        await template_versions.release(session, template, 1)
+    build = mode.build
+
+    async def overtaken(*arguments: Any) -> int:
+        reached = await build(*arguments)
+        async with databases.registry.begin() as session:
+            await template_versions.release(session, template, 3)
+        return reached
+
+    monkeypatch.setattr(mode, "build", overtaken)
+    tenant, _ = await operations.create_tenant(NewTenant("acme", "Acme", isolation), actor="ann", wait=WAIT)
+    assert tenant.pattern_version == 3
 
 
 async def test_an_older_version_is_possible_but_not_beside_a_shared_home(
