@@ -39,6 +39,11 @@ HOME_BREAKAGES = [
 ANY_HOME_BREAKAGES = [
     ("CREATE OR REPLACE VIEW v_user_card AS {v_user_card}", "view", "v_user_card"),
     ("CREATE VIEW v_new WITH (security_invoker = true) AS SELECT id FROM tb_user", "view", "v_new"),
+    (
+        "CREATE VIEW users WITH (security_invoker = true) AS SELECT tenant_id, id FROM tb_user",
+        "name",
+        "users",
+    ),
     ("CREATE UNIQUE INDEX tb_user_name ON tb_user (name)", "index", "tb_user_name"),
     ("CREATE UNIQUE INDEX tb_user_name ON tb_user (lower(name))", "index", "tb_user_name"),
     ("CREATE INDEX tb_user_name ON tb_user (name)", "index", "tb_user_name"),

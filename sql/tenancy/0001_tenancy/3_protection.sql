@@ -88,8 +88,10 @@ DECLARE
     routines oid[];
     request_roles oid[];
     owner_role oid := 'cp_owner'::regrole;
+    base oid;
 BEGIN
     SELECT h.* INTO STRICT this FROM tenancy.homes h WHERE h.id = home;
+    base := to_regnamespace(quote_ident(this.schema_name));
     SELECT array_agg(s.schema_oid) INTO schemas FROM tenancy.home_schemas(home) s;
     relations := tenancy.schema_objects(schemas, 'pg_class');
     routines := tenancy.schema_objects(schemas, 'pg_proc');
@@ -114,7 +116,11 @@ BEGIN
          'view', 'does not run with the rights of its caller',
          'CREATE OR REPLACE VIEW … WITH (security_invoker = true): the option must be restated each time'),
         (c.relkind = 'v' AND a.attname IS NULL,
-         'view', 'does not expose tenant_id', 'select tenant_id first')
+         'view', 'does not expose tenant_id', 'select tenant_id first'),
+        -- Its schema leads the path while it is replaced: the second time such a view would select from itself.
+        (c.relkind = 'v' AND c.relnamespace <> base
+             AND EXISTS (SELECT FROM pg_class b WHERE b.relnamespace = base AND b.relname = c.relname),
+         'name', 'bears the name of a relation of the base schema', 'name tables tb_… and base views v_…')
     ) AS fault (found, code, problem, fix)
     WHERE c.oid = ANY (relations) AND fault.found;
 
