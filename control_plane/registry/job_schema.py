@@ -21,16 +21,22 @@ def missing_migrations(connection: Connection) -> list[str]:
     return [name for name in shipped_migrations() if name not in applied]
 
 
-def upgrade_job_schema(connection: Connection) -> None:
-    """Create the job tables as the installed package has them, or apply what it brought since the last time."""
+def upgrade_job_schema(connection: Connection) -> bool:
+    """Create the job tables as the installed package has them, or apply the next of its migrations; False: none left.
+
+    One migration per transaction: a value that one adds to an enum can be used only after its commit.
+    """
     shipped, missing = shipped_migrations(), missing_migrations(connection)
+    if not missing:
+        return False
     if len(missing) == len(shipped):
         execute_script(connection, SchemaManager.get_schema())  # what all migrations lead to
+        applied = missing
     else:
-        for name in missing:
-            execute_script(connection, shipped[name].read_text("utf-8"))
-    if missing:
-        connection.execute(insert(JobMigration), [{"name": name} for name in missing])
+        applied = missing[:1]
+        execute_script(connection, shipped[applied[0]].read_text("utf-8"))
+    connection.execute(insert(JobMigration), [{"name": name} for name in applied])
+    return True
 
 
 def execute_script(connection: Connection, script: str) -> None:

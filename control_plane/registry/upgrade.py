@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from alembic import command
@@ -10,7 +12,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from control_plane.registry.job_schema import missing_migrations, upgrade_job_schema
 
@@ -30,17 +32,28 @@ def alembic_config() -> Config:
 
 
 async def upgrade(engine: AsyncEngine) -> None:
-    """Apply what is missing, all of it in one transaction; safe when several processes start at once."""
-    async with _one_at_a_time, engine.begin() as connection:
+    """Apply what is missing; safe when several processes start at once, and after a crash in between."""
+    async with _one_at_a_time:
+        async with _locked(engine) as connection:
+            await connection.run_sync(_upgrade)
+        left = True
+        while left:
+            async with _locked(engine) as connection:
+                left = await connection.run_sync(upgrade_job_schema)
+
+
+@asynccontextmanager
+async def _locked(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction that no other process has beside it."""
+    async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('control_plane.registry', 0))"))
-        await connection.run_sync(_upgrade)
+        yield connection
 
 
 def _upgrade(connection: Connection) -> None:
     config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-    upgrade_job_schema(connection)
 
 
 async def is_current(engine: AsyncEngine) -> bool:

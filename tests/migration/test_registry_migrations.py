@@ -129,6 +129,8 @@ async def test_all_migrations_of_the_package_lead_to_its_schema(engine: AsyncEng
         at_once = (await connection.execute(query)).all()
         await connection.execute(text("DROP SCHEMA public CASCADE"))
         await connection.execute(text("CREATE SCHEMA public"))
-        for path in job_schema.shipped_migrations().values():
+    for path in job_schema.shipped_migrations().values():
+        async with engine.begin() as connection:
             await connection.run_sync(job_schema.execute_script, path.read_text("utf-8"))
+    async with engine.connect() as connection:
         assert (await connection.execute(query)).all() == at_once
