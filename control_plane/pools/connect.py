@@ -21,6 +21,8 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # the server said good-bye, and the next statement came before the socket closed
 )
+# Whatever a connection or its server may answer with.
+BROKEN: tuple[type[BaseException], ...] = (asyncpg.PostgresError, *UNREACHABLE)
 
 
 async def connect(

@@ -9,14 +9,13 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.pools.connect import UNREACHABLE, connect, registry_engine
+from control_plane.pools.connect import BROKEN, connect, registry_engine
 from control_plane.registry.models import Cluster
 from control_plane.registry.secrets import SecretBox
 from control_plane.settings import Settings
 
 # Also tells whether the server is still there.
 _RESET = "RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all()"
-_BROKEN: tuple[type[BaseException], ...] = (asyncpg.PostgresError, *UNREACHABLE)
 
 
 class Databases:
@@ -74,7 +73,7 @@ class Databases:
             connection = idle.pop()
             try:
                 await connection.execute(_RESET)
-            except _BROKEN:
+            except BROKEN:
                 connection.terminate()
             else:
                 return connection

@@ -29,7 +29,7 @@ from control_plane.errors import (
     Unavailable,
 )
 from control_plane.pools.budget import Budget, HomePool, Lease, Slot, Target
-from control_plane.pools.connect import UNREACHABLE, connect
+from control_plane.pools.connect import BROKEN, connect
 from control_plane.pools.databases import Databases
 from control_plane.pools.placement import Placement
 from control_plane.registry.models import Cluster, Home
@@ -41,7 +41,6 @@ CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 5.0  # seconds, in which a cancelled statement has to acknowledge
 BACKOFF = 1.0  # seconds without a new attempt on a cluster that cannot be reached
 INSPECT_EVERY = 1000  # uses of a connection
-BROKEN: tuple[type[BaseException], ...] = (asyncpg.PostgresError, *UNREACHABLE)
 MAX_HOMES = 10_000  # homes whose credential is remembered without a connection
 
 # A session that a request has changed: another role, tenant or path, a cursor, a lock.

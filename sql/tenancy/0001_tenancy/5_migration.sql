@@ -134,7 +134,7 @@ $$;
 
 -- The views of the default API version under an address that does not change: <schema>__api. `api` is what the default
 -- has been so far; while it stays and no view has changed its columns, there is nothing to do.
-CREATE FUNCTION alias_default_api(home uuid, api integer DEFAULT NULL) RETURNS void
+CREATE FUNCTION alias_default_api(home uuid, api integer) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
