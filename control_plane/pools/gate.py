@@ -127,7 +127,7 @@ def _object(schema: str, api_version: int, name: str) -> str:
 
 
 def _order_by(order: tuple[str, ...]) -> str:
-    return ", ".join(map(_quoted, order))
+    return ", ".join(_quoted(column[1:]) + " DESC" if column.startswith("-") else _quoted(column) for column in order)
 
 
 def _quoted(identifier: str) -> str:

@@ -6,7 +6,7 @@ import re
 import tomllib
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -24,30 +24,88 @@ class Since(_Strict):
     since: Annotated[int, Field(ge=1)] = 1
 
 
+Operator = Literal["eq", "neq", "gt", "gte", "lt", "lte", "in", "is", "like", "ilike"]
+ViewerClass = Literal["public", "self", "moderator", "admin"]
+
+
 class DeclaredResource(_Strict):
     """A view of the API schemas: `columns` beside `data`, a total order, limits in rows."""
 
     columns: tuple[Identifier, ...]
-    order: tuple[Identifier, ...]
+    # The order when a caller names none; "-created_at" is descending.
+    order: tuple[Annotated[str, StringConstraints(pattern=f"^-?{IDENTIFIER.pattern}$")], ...]
+    # The columns that a page may be sorted by, in both directions; `key` is appended, so that each order is total.
+    sorts: tuple[Identifier, ...] = ()
+    key: tuple[Identifier, ...] = ("id",)
+    filters: dict[Identifier, tuple[Operator, ...]] = {}
     default_limit: Annotated[int, Field(ge=1)] = 100
     max_limit: Annotated[int, Field(ge=1)] = 1000
     api: tuple[int, ...] | None = None  # the API versions that have it; None = all
     since: int = 1
 
     @model_validator(mode="after")
-    def _order_is_declared(self) -> DeclaredResource:
-        unknown = set(self.order) - set(self.columns)
-        if unknown or not self.order:
-            raise ValueError(f"order must name declared columns, not {sorted(unknown)}")
+    def _columns_are_declared(self) -> DeclaredResource:
+        for place, named in (
+            ("order", {column.removeprefix("-") for column in self.order}),
+            ("sorts", set(self.sorts)),
+            ("key", set(self.key)),
+            ("filters", set(self.filters)),
+        ):
+            if unknown := named - set(self.columns):
+                raise ValueError(f"{place} must name declared columns, not {sorted(unknown)}")
+        if not self.order:
+            raise ValueError("order must name declared columns")
         return self
+
+
+class FieldRule(_Strict):
+    """One field of a function's input, in the words of tenancy.input_problems()."""
+
+    type: Literal["string", "uuid", "integer", "decimal", "boolean", "date", "timestamp", "object", "array"]
+    required: bool | None = None
+    min: int | None = None
+    max: int | None = None
+    values: tuple[str, ...] | None = None
+    pattern: str | None = None
+    message: str | None = None
+    fields: dict[str, FieldRule] | None = None
+    items: FieldRule | None = None
 
 
 class DeclaredFunction(_Strict):
     """A function of the API schemas that takes one jsonb argument and answers a mutation result."""
 
+    input: dict[str, FieldRule] = {}
     read_only: bool = False
     api: tuple[int, ...] | None = None
     since: int = 1
+
+
+class Projection(Since):
+    """A tv_ table that is kept equal to the view `definition`, one row per row of `source`."""
+
+    source: Identifier
+    definition: Identifier
+    sync: Identifier  # the function that brings given keys up to date
+    follows: tuple[Identifier, ...]  # the tables whose changes it shows
+
+
+class CachedQuery(Since):
+    """A read-only function whose answer is kept for `ttl` seconds or until one of `sources` changes."""
+
+    function: Identifier
+    parameters: dict[str, FieldRule] = {}
+    sources: tuple[Identifier, ...]  # projections
+    ttl: Annotated[int, Field(ge=1, le=86_400)]
+    max_bytes: Annotated[int, Field(ge=1)] = 262_144
+
+
+class ActivityType(Since):
+    """One branch of the activity feed: a table and the columns of it that the feed shows as `details`."""
+
+    table: Identifier
+    user_column: Identifier
+    details: tuple[Identifier, ...] = ()
 
 
 class DefaultApi(Since):
@@ -73,6 +131,11 @@ class Manifest(_Strict):
     resources: dict[Identifier, DeclaredResource] = {}
     functions: dict[Identifier, DeclaredFunction] = {}
     helpers: dict[Identifier, Since] = {}
+    # Resource → group of fields → who sees them.
+    visibility: dict[Identifier, dict[Identifier, tuple[ViewerClass, ...]]] = {}
+    projections: dict[Identifier, Projection] = {}
+    cached_queries: dict[Identifier, CachedQuery] = {}
+    activity_types: dict[Identifier, ActivityType] = {}
     deprecations: tuple[Deprecation, ...] = ()
 
 

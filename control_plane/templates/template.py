@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from control_plane.errors import NotFound, TemplateInvalid, TemplateNotFound
-from control_plane.templates.manifest import Deprecation, Manifest, read_manifest
+from control_plane.templates.manifest import Deprecation, Manifest, Since, read_manifest
 from control_plane.templates.script import Part, Script
 
 _VERSION_DIRECTORY = re.compile(r"(\d{4})_([a-z0-9_]+)")
@@ -19,7 +19,7 @@ _API_FILE = re.compile(r"api_v(\d+)\.sql")
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A view of one API version: `columns` and `order` are column names beside `data`, limits are in rows."""
+    """A view of one API version: `columns` are beside `data`, `-` in `order` means descending, limits are in rows."""
 
     name: str
     api_version: int
@@ -146,19 +146,33 @@ class Template:
         )
 
     def _stamp(self, pattern_version: int) -> dict[str, object]:
-        """What stamp_migration() grants and aliases (sql/tenancy, 5_migration.sql)."""
-        exposed = [
+        """What stamp_migration() grants and aliases, and declared() answers (sql/tenancy)."""
+        manifest = self.manifest
+        served = self.api_versions(pattern_version)
+        functions: list[dict[str, object]] = [
             {"api": api, "name": name}
-            for name, declared in sorted(self.manifest.functions.items())
-            for api in self.api_versions(pattern_version)
+            for name, declared in sorted(manifest.functions.items())
+            for api in served
             if self._serves(declared.api, declared.since, api, pattern_version)
         ]
-        helpers = [
+        functions += [
             {"api": None, "name": name}
-            for name, entry in sorted(self.manifest.helpers.items())
+            for name, entry in sorted(manifest.helpers.items())
             if entry.since <= pattern_version
         ]
-        return {"functions": exposed + helpers, "default_api": self.default_api(pattern_version)}
+        collections = {
+            f"{api}.{name}": resource.model_dump(include={"key", "order", "sorts", "filters", "max_limit"})
+            for name, resource in sorted(manifest.resources.items())
+            for api in served
+            if self._serves(resource.api, resource.since, api, pattern_version)
+        }
+        return {
+            "functions": functions,
+            "default_api": self.default_api(pattern_version),
+            "collections": collections,
+            "projections": _present(manifest.projections, pattern_version),
+            "cached_queries": _present(manifest.cached_queries, pattern_version),
+        }
 
     def _serves(self, apis: tuple[int, ...] | None, since: int, api_version: int, pattern_version: int) -> bool:
         return (
@@ -195,6 +209,14 @@ class Templates(Mapping[str, Template]):
 
     def __len__(self) -> int:
         return len(self._templates)
+
+
+def _present(declared: Mapping[str, Since], pattern_version: int) -> dict[str, object]:
+    return {
+        name: entry.model_dump(exclude={"since"}, exclude_none=True)
+        for name, entry in sorted(declared.items())
+        if entry.since <= pattern_version
+    }
 
 
 def _read(directory: Path) -> Template:

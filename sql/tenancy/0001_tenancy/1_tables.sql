@@ -9,8 +9,6 @@ CREATE TABLE homes (
     version integer NOT NULL DEFAULT 0 CHECK (version >= 0),
     checksum text,                                                            -- of the last version applied
     default_api integer,
-    -- What requests may call: [{"api": 1, "name": "…"}]; of helpers, which only views and functions call, api is null.
-    functions jsonb NOT NULL DEFAULT '[]',
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);  -- every release updates every row: keep room for it in the page
 
@@ -19,6 +17,21 @@ CREATE TABLE home_roles (
     home_id uuid NOT NULL REFERENCES homes ON UPDATE CASCADE ON DELETE CASCADE,
     role_name text NOT NULL UNIQUE,
     PRIMARY KEY (home_id, role_name)
+);
+
+-- What a pattern version of a template exposes, as its template.toml declares it. The stamp writes it.
+CREATE TABLE manifests (
+    template text NOT NULL,
+    version integer NOT NULL,
+    manifest jsonb NOT NULL,
+    PRIMARY KEY (template, version)
+);
+
+-- Tables that requests may read and that only SECURITY DEFINER functions write; protect_table() records them.
+CREATE TABLE function_tables (
+    home_id uuid NOT NULL REFERENCES homes ON UPDATE CASCADE ON DELETE CASCADE,
+    table_name name NOT NULL,
+    PRIMARY KEY (home_id, table_name)
 );
 
 -- Scripts that built a whole home which passed the audit: what they build from nothing next is the same.
@@ -39,3 +52,4 @@ CREATE INDEX tenants_home_id ON tenants (home_id);
 
 -- protect_table() runs as cp_owner, in the middle of a template's DDL.
 GRANT SELECT ON homes, home_roles TO cp_owner;
+GRANT SELECT, INSERT ON function_tables TO cp_owner;

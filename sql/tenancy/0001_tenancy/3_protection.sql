@@ -3,7 +3,8 @@
 -- Called by the template's author after each CREATE TABLE, as cp_owner.
 --   shared home     row-level security, for the table's owner too
 --   dedicated home  a check that no row of another tenant can be smuggled in before a later move
-CREATE FUNCTION protect_table(table_name regclass) RETURNS void
+-- `written_by`: 'requests', or 'functions' for a table that requests only read and SECURITY DEFINER functions write.
+CREATE FUNCTION protect_table(table_name regclass, written_by text DEFAULT 'requests') RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -20,9 +21,14 @@ BEGIN
     IF home.id IS NULL THEN
         RAISE EXCEPTION 'table % does not stand in a home', table_name USING ERRCODE = 'CP003';
     END IF;
+    SELECT relname INTO bare_name FROM pg_class WHERE oid = table_name;
+    IF written_by = 'functions' THEN
+        INSERT INTO tenancy.function_tables (home_id, table_name) VALUES (home.id, bare_name);
+    ELSIF written_by <> 'requests' THEN
+        RAISE EXCEPTION 'a table is written by requests or by functions, not by %', written_by USING ERRCODE = 'CP003';
+    END IF;
 
     IF home.isolation <> 'shared' THEN
-        SELECT relname INTO bare_name FROM pg_class WHERE oid = table_name;
         EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (tenant_id = %L::uuid)',
                        table_name, left(bare_name, 50) || '_tenant', home.tenant_id);
         RETURN;
@@ -202,11 +208,13 @@ BEGIN
     RETURN QUERY
     SELECT DISTINCT 'grant', c.oid::regclass::text, format('%s is granted to %s', g.privilege_type,
                CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END),
-           'requests may SELECT, INSERT, UPDATE and DELETE, and nobody else may do anything'
+           'requests may SELECT, INSERT, UPDATE and DELETE, and only SELECT what functions write'
     FROM pg_class c, aclexplode(c.relacl) g
     WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p', 'v') AND g.grantee <> owner_role
       AND (g.privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
            OR NOT g.grantee = ANY (request_roles || 'cp_definer'::regrole::oid)
-           OR c.relispartition);
+           OR c.relispartition
+           OR (g.privilege_type <> 'SELECT' AND g.grantee = ANY (request_roles)
+               AND EXISTS (SELECT FROM tenancy.function_tables t WHERE t.home_id = home AND t.table_name = c.relname)));
 END
 $$;

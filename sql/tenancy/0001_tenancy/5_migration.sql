@@ -65,13 +65,17 @@ AS $$
 DECLARE
     roles oid[];
     role_list text;
+    request_list text;
     schemas oid[];
     relations oid[];
     routines oid[];
     views text;
+    read_tables text;
     objects text;
 BEGIN
-    SELECT array_agg(r.oid), string_agg(quote_ident(r.rolname), ', ') INTO roles, role_list
+    SELECT array_agg(r.oid), string_agg(quote_ident(r.rolname), ', '),
+           string_agg(quote_ident(r.rolname), ', ') FILTER (WHERE r.rolname <> 'cp_definer')
+    INTO roles, role_list, request_list
     FROM pg_roles r
     WHERE r.rolname = 'cp_definer' OR r.rolname IN (SELECT role_name FROM tenancy.home_roles WHERE home_id = home);
 
@@ -88,9 +92,12 @@ BEGIN
 
     -- Not on partitions: the policies of the parent do not protect one that is named itself.
     SELECT string_agg(c.oid::regclass::text, ', ') FILTER (WHERE c.relkind = 'v'),
-           string_agg(c.oid::regclass::text, ', ') FILTER (WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition)
-    INTO views, objects
+           string_agg(c.oid::regclass::text, ', ') FILTER (WHERE c.relkind IN ('r', 'p') AND t.home_id IS NOT NULL),
+           string_agg(c.oid::regclass::text, ', ') FILTER (
+               WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND t.home_id IS NULL)
+    INTO views, read_tables, objects
     FROM pg_class c
+    LEFT JOIN tenancy.function_tables t ON t.home_id = home AND t.table_name = c.relname
     WHERE c.oid = ANY (relations) AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(c.relacl) g);
     IF views IS NOT NULL THEN
         EXECUTE format('GRANT SELECT ON %s TO %s', views, role_list);
@@ -98,10 +105,17 @@ BEGIN
     IF objects IS NOT NULL THEN
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', objects, role_list);
     END IF;
+    IF read_tables IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO cp_definer', read_tables);
+        IF request_list IS NOT NULL THEN  -- a template database has no request role yet
+            EXECUTE format('GRANT SELECT ON %s TO %s', read_tables, request_list);
+        END IF;
+    END IF;
 
     SELECT string_agg(p.oid::regprocedure::text, ', ') INTO objects
     FROM tenancy.homes h
-    CROSS JOIN jsonb_to_recordset(h.functions) AS f (api integer, name text)
+    JOIN tenancy.manifests m ON m.template = h.template AND m.version = h.version
+    CROSS JOIN jsonb_to_recordset(m.manifest -> 'functions') AS f (api integer, name text)
     JOIN pg_namespace n ON n.nspname = h.schema_name || coalesce('__api_v' || f.api, '')
     JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.name AND p.oid = ANY (routines)
     WHERE h.id = home AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(p.proacl) g);
@@ -172,8 +186,8 @@ END
 $$;
 
 -- Ends a migration: hands over definer functions, moves the default alias, makes the grants, audits the home and
--- records the version. `manifest`: {"functions": [{"api": 1 | null, "name": "…"}], "default_api": 2}. `script` is the
--- checksum of all that was run: one that has built a home from nothing before need not be audited again.
+-- records the version. `manifest`: {"functions": [{"api": 1, "name": "…"}], "default_api": 2, …}, where api is null for
+-- helpers, which only views and functions call; the rest is what declared() answers. `script` is the checksum of all that was run: one that has built a home from nothing before need not be audited again.
 CREATE FUNCTION stamp_migration(home uuid, version integer, checksum text, manifest jsonb, script text DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql
@@ -202,8 +216,12 @@ BEGIN
 
     UPDATE tenancy.homes AS h
     SET version = stamp_migration.version, checksum = stamp_migration.checksum, updated_at = now(),
-        default_api = (manifest ->> 'default_api')::integer, functions = manifest -> 'functions'
+        default_api = (manifest ->> 'default_api')::integer
     WHERE h.id = home;
+    INSERT INTO tenancy.manifests AS m (template, version, manifest)
+    VALUES (this.template, stamp_migration.version, stamp_migration.manifest)
+    ON CONFLICT ON CONSTRAINT manifests_pkey DO UPDATE SET manifest = excluded.manifest
+    WHERE m.manifest <> excluded.manifest;
 
     PERFORM tenancy.alias_default_api(home, this.default_api);
     PERFORM tenancy.grant_home(home);

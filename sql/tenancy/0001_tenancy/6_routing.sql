@@ -1,5 +1,26 @@
 -- Run one catalogued operation for one tenant. There is no parameter for SQL text.
 
+-- What the template of the caller's home declares under a name: kind 'collections' (name '<api>.<resource>'),
+-- 'cached_queries', 'projections'; null when there is no such thing.
+CREATE FUNCTION declared(kind text, name text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT m.manifest -> kind -> name
+        FROM tenancy.homes h
+        JOIN tenancy.manifests m ON m.template = h.template AND m.version = h.version
+        WHERE h.id = coalesce(
+            (SELECT r.home_id FROM tenancy.home_roles r WHERE r.role_name = session_user),
+            -- a job of the administrative role works for the tenant of its context
+            (SELECT t.home_id FROM tenancy.tenants t
+             WHERE t.id = tenancy.current_tenant_id() AND pg_has_role(session_user, 'cp_tenancy', 'MEMBER'))
+        )
+    );
+END
+$$;
+
 -- What a request role may know of the route to a tenant of its own home.
 CREATE FUNCTION find_route(slug text, operation text, OUT tenant uuid, OUT routine text, OUT path text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -20,10 +41,12 @@ BEGIN
     -- Catalogued, and verified to exist: a path with a missing schema would silently fall through to the next one.
     SELECT format('%I.%I', n.nspname, p.proname), concat_ws(', ', n.nspname, home.schema_name, 'extensions', 'pg_temp')
     INTO routine, path
-    FROM jsonb_to_recordset(home.functions) AS f (api integer, name text)
+    FROM tenancy.manifests m
+    CROSS JOIN jsonb_to_recordset(m.manifest -> 'functions') AS f (api integer, name text)
     JOIN pg_namespace n ON n.nspname = home.schema_name || '__api_v' || f.api
     JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.name
-    WHERE f.api = home.default_api AND f.name = operation;
+    WHERE m.template = home.template AND m.version = home.version
+      AND f.api = home.default_api AND f.name = operation;
     IF routine IS NULL THEN
         RAISE EXCEPTION 'no such operation' USING ERRCODE = 'undefined_function';
     END IF;

@@ -3,10 +3,12 @@
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tenancy FROM PUBLIC;
 GRANT USAGE ON SCHEMA tenancy TO cp_owner, cp_definer, cp_request;
 GRANT EXECUTE ON FUNCTION current_tenant_id(), current_user_id(), current_roles() TO cp_owner, cp_definer, cp_request;
-GRANT EXECUTE ON FUNCTION mutation_result(boolean, text, text, jsonb, jsonb), input_problems(jsonb, jsonb)
+GRANT EXECUTE ON FUNCTION
+    mutation_result(boolean, text, text, jsonb, jsonb), with_document(jsonb, text, regclass),
+    input_problems(jsonb, jsonb, text), value_problems(jsonb, jsonb, text), is_valid(text, regtype), declared(text, text)
     TO cp_owner, cp_definer, cp_request;
 GRANT EXECUTE ON FUNCTION
     set_tenant_context(uuid, uuid, bigint, boolean, text[]), route_to_tenant(text, text, jsonb),
     find_route(text, text), ready(), installed_version()
     TO cp_request;
-GRANT EXECUTE ON FUNCTION protect_table(regclass) TO cp_owner;
+GRANT EXECUTE ON FUNCTION protect_table(regclass, text) TO cp_owner;

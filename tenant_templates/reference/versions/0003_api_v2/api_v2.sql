@@ -22,46 +22,10 @@ SELECT
 FROM v_project;
 
 CREATE FUNCTION create_user(input jsonb) RETURNS jsonb
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-AS $$
-DECLARE
-    result jsonb := fn_create_user(input);
-BEGIN
-    RETURN result || jsonb_build_object('data', (
-        SELECT jsonb_build_object('user', r.data)
-        FROM users AS r
-        WHERE r.tenant_id = tenancy.current_tenant_id() AND r.id = (result -> 'data' ->> 'id')::uuid
-    ));
-END
-$$;
+RETURN tenancy.with_document(fn_create_user(input), 'user', 'users');
 
 CREATE FUNCTION create_project(input jsonb) RETURNS jsonb
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-AS $$
-DECLARE
-    result jsonb := fn_create_project(input);
-BEGIN
-    RETURN result || jsonb_build_object('data', (
-        SELECT jsonb_build_object('project', r.data)
-        FROM projects AS r
-        WHERE r.tenant_id = tenancy.current_tenant_id() AND r.id = (result -> 'data' ->> 'id')::uuid
-    ));
-END
-$$;
+RETURN tenancy.with_document(fn_create_project(input), 'project', 'projects');
 
 CREATE FUNCTION rename_project(input jsonb) RETURNS jsonb
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-AS $$
-DECLARE
-    result jsonb := fn_rename_project(input);
-BEGIN
-    RETURN result || jsonb_build_object('data', (
-        SELECT jsonb_build_object('project', r.data)
-        FROM projects AS r
-        WHERE r.tenant_id = tenancy.current_tenant_id() AND r.id = (result -> 'data' ->> 'id')::uuid
-    ));
-END
-$$;
+RETURN tenancy.with_document(fn_rename_project(input), 'project', 'projects');

@@ -1,0 +1,2 @@
+-- What templates build on: history, changes, projections, exactly-once calls, cached answers, pages. Each file grants
+-- what it offers.

@@ -1,0 +1,1 @@
+-- Who sees what of whom: telephone numbers, private notes, and a directory that shows each viewer what is his to see.

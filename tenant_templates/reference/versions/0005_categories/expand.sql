@@ -1,0 +1,1 @@
+-- Categories: a tree by parent, and beside it the same tree by path.

@@ -1,0 +1,1 @@
+-- Prices in two times: when they hold, and when we knew.

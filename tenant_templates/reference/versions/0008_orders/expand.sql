@@ -1,0 +1,1 @@
+-- Orders as streams of events, with the order as it stands kept beside them.

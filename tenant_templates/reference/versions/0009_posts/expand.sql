@@ -1,0 +1,1 @@
+-- Posts and comments, and the numbers of a post kept in step with them.

@@ -1,0 +1,1 @@
+-- Notifications about whatever happened to whomever.

@@ -1,0 +1,1 @@
+-- One feed over everything that a user does.

@@ -1,0 +1,1 @@
+-- Answers that are worth keeping for a while.
