@@ -1,0 +1,1 @@
+"""The pattern catalogue: one module per pattern, over the isolation modes."""
