@@ -119,7 +119,8 @@ async def _functions(connection: asyncpg.Connection, home_id: UUID) -> str:
     """Those that requests may call, as GRANT names them."""
     found: str = await connection.fetchval(
         "SELECT string_agg(p.oid::regprocedure::text, ', ') FROM tenancy.homes h "
-        "CROSS JOIN jsonb_to_recordset(h.functions) AS f (api integer, name text) "
+        "JOIN tenancy.manifests m ON m.template = h.template AND m.version = h.version "
+        "CROSS JOIN jsonb_to_recordset(m.manifest -> 'functions') AS f (api integer, name text) "
         "JOIN pg_namespace n ON n.nspname = h.schema_name || coalesce('__api_v' || f.api, '') "
         "JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = f.name WHERE h.id = $1",
         home_id,
@@ -148,9 +149,9 @@ async def _rows(connection: asyncpg.Connection, built: Subject) -> list[str]:
     assert home is not None
     return [
         "INSERT INTO tenancy.homes "
-        "(id, isolation, template, schema_name, tenant_id, version, checksum, default_api, functions) "
+        "(id, isolation, template, schema_name, tenant_id, version, checksum, default_api) "
         f"VALUES ('{home['id']}', 'schema', '{home['template']}', '{home['schema_name']}', '{home['tenant_id']}', "
-        f"{home['version']}, '{home['checksum']}', {home['default_api']}, '{home['functions']}')",
+        f"{home['version']}, '{home['checksum']}', {home['default_api']})",
         *_tenant_rows(built),
     ]
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,6 +28,7 @@ from control_plane.settings import Settings
 from control_plane.templates import Template
 
 MODES = ("shared", "schema", "database")
+COMPARED = 3  # versions of the template
 STEP, RAW = "{}: build step", "{}: raw DDL"
 KEPT_STEP, KEPT_RAW = "schema, open connection: our message", "schema, open connection: raw DDL"
 
@@ -56,9 +58,11 @@ class Workshop:
     def databases(self) -> Databases:
         return self.plane.databases
 
-    @property
+    @cached_property
     def template(self) -> Template:
-        return self.plane.templates[self.plane.settings.template]
+        """The first versions: what raw DDL for the same home can still be read off and compared, object by object."""
+        whole = self.plane.templates[self.plane.settings.template]
+        return Template(whole.manifest, whole.versions[:COMPARED])
 
     def new(self, mode: str) -> Subject:
         """Names only; of a shared home the one that stands."""

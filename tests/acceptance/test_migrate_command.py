@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,12 @@ from control_plane.registry.models import Cluster, Home, Run, RunHome
 from control_plane.settings import Settings
 from control_plane.templates import Templates
 from tests.support.fleet import Fleet
+from tests.support.templates import with_first_versions
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return with_first_versions(settings, tmp_path / "templates")
 
 
 @pytest.fixture
@@ -33,6 +40,7 @@ async def start(fleet: Fleet, *arguments: str) -> asyncio.subprocess.Process:
     assert settings.signing_key is not None
     own = {
         "CP_HOME": str(settings.home),
+        "CP_TEMPLATES": str(settings.templates),
         "CP_DATABASE_URL": settings.database_url.get_secret_value(),
         "CP_SECRET_KEY": settings.secret_key.get_secret_value(),
         "CP_SIGNING_KEY": settings.signing_key.get_secret_value(),

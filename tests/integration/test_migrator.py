@@ -27,12 +27,18 @@ from control_plane.settings import Settings
 from control_plane.templates import Template, Templates
 from tests.conftest import SECRET_KEY
 from tests.support.fleet import Fleet
+from tests.support.templates import with_first_versions
 
 MODES = ("shared", "schema", "database")
 MIGRATORS = """
 SELECT pid FROM pg_stat_activity WHERE application_name = 'control-plane migrate' AND datname = current_database()
 """
 WAITING = f"{MIGRATORS} AND wait_event_type = 'Lock'"
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return with_first_versions(settings, tmp_path / "templates")
 
 
 @pytest.fixture

@@ -20,12 +20,14 @@ from control_plane.settings import Settings, shipped
 from control_plane.templates import Template, Templates
 from tests.support.fleet import Fleet
 
+RELEASED = tenancy_schema.latest_version()
+
 NEXT = """
 CREATE OR REPLACE FUNCTION ready() RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$ BEGIN RETURN true; END $$;
-COMMENT ON FUNCTION ready() IS 'of version 2';
+COMMENT ON FUNCTION ready() IS 'of the next version';
 """
 
 
@@ -50,7 +52,7 @@ def sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def release(sql: Path, monkeypatch: pytest.MonkeyPatch, text: str = NEXT) -> None:
-    directory = sql / "tenancy" / "0002_next"
+    directory = sql / "tenancy" / f"{RELEASED + 1:04}_next"
     directory.mkdir()
     (directory / "1_ready.sql").write_text(text)
     use(sql, monkeypatch)
@@ -76,9 +78,9 @@ async def test_a_new_version_reaches_every_database(
     assert result.status == "done"
     for home in homes:
         async with fleet.admin(home) as connection:
-            assert await connection.fetchval("SELECT tenancy.installed_version()") == 2
+            assert await connection.fetchval("SELECT tenancy.installed_version()") == RELEASED + 1
             comment = "SELECT obj_description('tenancy.ready()'::regprocedure)"
-            assert await connection.fetchval(comment) == "of version 2"
+            assert await connection.fetchval(comment) == "of the next version"
     assert await check_cluster(fleet.databases, fleet.cluster) == []
 
     async with fleet.admin() as connection:
@@ -86,7 +88,7 @@ async def test_a_new_version_reaches_every_database(
         assert await connection.fetchval(left, old_source) == 0
     new_home = await fleet.add("later", "database", version=template.latest)
     async with fleet.admin(new_home) as connection:
-        assert await connection.fetchval("SELECT tenancy.installed_version()") == 2
+        assert await connection.fetchval("SELECT tenancy.installed_version()") == RELEASED + 1
 
 
 async def test_a_version_that_fails_leaves_the_one_before(
@@ -96,7 +98,7 @@ async def test_a_version_that_fails_leaves_the_one_before(
     async with fleet.admin() as connection:
         with pytest.raises(Exception, match="division by zero"):
             await upgrade_tenancy(connection)
-        assert await connection.fetchval("SELECT tenancy.installed_version()") == 1
+        assert await connection.fetchval("SELECT tenancy.installed_version()") == RELEASED
         assert await connection.fetchval("SELECT obj_description('tenancy.ready()'::regprocedure)") is None
 
 
@@ -113,6 +115,8 @@ async def test_a_version_that_was_changed_after_its_release_is_refused(
 
 async def test_a_newer_version_serves_an_older_release(fleet: Fleet) -> None:
     async with fleet.admin() as connection:
-        await connection.execute("INSERT INTO tenancy.versions (version, checksum) VALUES (2, 'of a later release')")
+        await connection.execute(
+            "INSERT INTO tenancy.versions (version, checksum) VALUES ($1, 'of a later release')", RELEASED + 1
+        )
         assert await upgrade_tenancy(connection) is False
     assert await check_cluster(fleet.databases, fleet.cluster) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -18,6 +19,7 @@ from control_plane.service import ControlPlane, initialise, open_control_plane
 from control_plane.settings import Settings
 from tests.support.callers import client, platform_headers, tenant_headers
 from tests.support.servers import FAST, dsn_with, temporary_home
+from tests.support.templates import with_first_versions
 
 MODES = ("shared", "schema", "database")
 
@@ -27,6 +29,11 @@ def mortal() -> Iterator[EmbeddedServer]:
     """A server that the test may stop."""
     with temporary_home() as home, EmbeddedServer(home, settings=FAST) as embedded:
         yield embedded
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return with_first_versions(settings, tmp_path / "templates")
 
 
 @pytest_asyncio.fixture
