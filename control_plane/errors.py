@@ -212,6 +212,12 @@ class ProvisioningFailed(ControlPlaneError):
     code = "provisioning_failed"
 
 
+class ExtensionUnavailable(ControlPlaneError):
+    """A database lacks an extension that the template needs."""
+
+    code = "extension_unavailable"
+
+
 class Unavailable(ControlPlaneError):
     """The service cannot answer at the moment."""
 

@@ -12,7 +12,7 @@ from time import monotonic
 
 import asyncpg
 
-from control_plane.errors import ClusterUnavailable
+from control_plane.errors import ClusterUnavailable, ExtensionUnavailable
 from control_plane.isolation.extensions import install_extensions
 from control_plane.migrator.explain import Explainer
 from control_plane.migrator.link import Link
@@ -24,7 +24,12 @@ from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
 from control_plane.templates import Script, Template
 
-_FAILURES: tuple[type[BaseException], ...] = (asyncpg.PostgresError, ClusterUnavailable, *UNREACHABLE)
+_FAILURES: tuple[type[BaseException], ...] = (
+    asyncpg.PostgresError,
+    ClusterUnavailable,
+    ExtensionUnavailable,
+    *UNREACHABLE,
+)
 _LOSSES = 10  # lost connections in a row after which the cluster is given up: some 25 seconds
 _VERSION = "SELECT version FROM tenancy.homes WHERE id = $1"
 
@@ -213,4 +218,6 @@ class Lane:
 def _text(error: BaseException) -> str:
     if isinstance(error, ClusterUnavailable):
         return f"{error.message} ({error.details})" if error.details else error.message
+    if isinstance(error, ExtensionUnavailable):
+        return f"{error.message} Hint: {error.hint}"
     return str(error) or type(error).__name__

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.errors import ClusterUnavailable
 from control_plane.isolation.cluster import check_cluster
+from control_plane.isolation.extensions import ExtensionFault, extension_faults
 from control_plane.isolation.names import installation_prefix
 from control_plane.pools.databases import Databases
 from control_plane.registry import clusters
@@ -23,6 +24,7 @@ from control_plane.registry.installation import installation_id
 from control_plane.registry.models import Cluster, Home, Operation, Tenant
 from control_plane.registry.operations import OPEN
 from control_plane.settings import shipped
+from control_plane.templates import Templates
 
 _SERVER = (shipped("sql") / "doctor" / "server.sql").read_text()
 _CONTENTS = (shipped("sql") / "doctor" / "contents.sql").read_text()
@@ -53,6 +55,7 @@ class _Server:
     homes: dict[UUID, int] = field(default_factory=dict)
     home_schemas: set[str] = field(default_factory=set)
     tenants: dict[UUID, tuple[str, str]] = field(default_factory=dict)  # slug, state
+    extensions: set[ExtensionFault] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,24 @@ async def diagnose(databases: Databases) -> list[Trouble]:
     async with databases.registry() as session:
         prefix = installation_prefix(await installation_id(session))
         found = await clusters.all_by_name(session)
+    templates = Templates.load(databases.settings.templates)
+    extensions = {name for template in templates.values() for name in template.manifest.extensions}
     troubles = []
     for cluster in found:
         try:
             findings = await check_cluster(databases, cluster)
             troubles += [Trouble(cluster.name, f.code, f.object, f.problem, f.fix, f.fatal) for f in findings]
-            server = await _look(databases, cluster, prefix)
+            server = await _look(databases, cluster, prefix, extensions)
         except ClusterUnavailable as error:
             problem = f"cannot be reached ({error.details})"
             troubles.append(Trouble(cluster.name, "unreachable", cluster.name, problem, "start it, or repair its DSN"))
             continue
         async with databases.registry() as session:
             known = await _known(session, cluster)
+        troubles += [
+            Trouble(cluster.name, "extension", fault.extension, fault.problem, fault.fix)
+            for fault in sorted(server.extensions, key=lambda fault: (fault.extension, fault.problem))
+        ]
         troubles += _orphans(cluster.name, server, known)
         troubles += _missing(cluster.name, server, known)
     async with databases.registry() as session:
@@ -88,16 +97,18 @@ async def diagnose(databases: Databases) -> list[Trouble]:
     return troubles
 
 
-async def _look(databases: Databases, cluster: Cluster, prefix: str) -> _Server:
+async def _look(databases: Databases, cluster: Cluster, prefix: str, extensions: set[str]) -> _Server:
     server = _Server()
     async with databases.admin(cluster, purpose="doctor") as connection:
         for row in await connection.fetch(_SERVER, prefix):
             (server.roles if row["kind"] == "role" else server.databases).add(row["name"])
         _read_contents(server, await connection.fetch(_CONTENTS))
+        server.extensions.update(await extension_faults(connection, extensions))
     for database in sorted(server.databases):
         try:
             async with databases.admin(cluster, database, purpose="doctor") as connection:
                 _read_contents(server, await connection.fetch(_CONTENTS), own_database=True)
+                server.extensions.update(await extension_faults(connection, extensions))
         except asyncpg.PostgresError:
             continue  # half-made or just dropped: its name alone tells what it is
     return server

@@ -45,12 +45,8 @@ class Plan:
     def rows_read(self, relation: str) -> int:
         """How many rows were taken from a table, with those that a filter then threw away."""
         discarded = ("Rows Removed by Filter", "Rows Removed by Index Recheck")
-        return round(
-            sum(
-                (node["Actual Rows"] + sum(node.get(name, 0) for name in discarded)) * node["Actual Loops"]
-                for node in self.on(relation)
-            )
-        )
+        per_loop = [(node["Actual Rows"] + sum(node.get(name, 0) for name in discarded)) for node in self.on(relation)]
+        return sum(round(rows * node["Actual Loops"]) for rows, node in zip(per_loop, self.on(relation), strict=True))
 
     def __str__(self) -> str:
         return json.dumps(self.root, indent=1)
