@@ -10,7 +10,10 @@ import os
 import signal
 import sys
 
-COMMANDS = ("dev", "serve", "worker", "init", "cluster", "tenant", "token", "env", "doctor", "migrate-all", "migrate")
+COMMANDS = (
+    "dev", "serve", "worker", "init", "cluster", "tenant", "token", "env", "doctor", "migrate-all", "migrate",
+    "deprecations",
+)  # fmt: skip
 
 NOT_FOUND = 127  # what a shell answers for a command that does not exist
 

@@ -102,6 +102,12 @@ class NotFound(ControlPlaneError):
     code, status = "not_found", 404
 
 
+class Gone(NotFound):
+    """What was at this address has been removed."""
+
+    code, status = "gone", 410
+
+
 class TenantNotFound(NotFound):
     """There is no such tenant."""
 
@@ -185,6 +191,13 @@ class VersionConflict(Conflict):
     """The pattern version does not fit the home's."""
 
     code = "version_conflict"
+
+
+class BeforeSunset(Conflict):
+    """The version removes what is promised until a later day."""
+
+    code = "before_sunset"
+    hint = "Wait until then, or say why not: cp migrate-all --override-sunset REASON. The reason is recorded."
 
 
 class NoCapacity(Conflict):

@@ -21,8 +21,10 @@ from control_plane.errors import (
 )
 from control_plane.identity.verifier import TokenVerifier, build_verifier
 from control_plane.isolation.cluster import prepare_cluster, require_safe, upgrade_tenancy
+from control_plane.migrator.removals import require_sunset
 from control_plane.operations.engine import Operations
 from control_plane.pools.databases import Databases
+from control_plane.pools.deprecated_calls import DeprecatedCalls
 from control_plane.pools.placement import Placements
 from control_plane.pools.requests import RequestPools
 from control_plane.registry import clusters, template_versions
@@ -47,6 +49,7 @@ class ControlPlane:
     operations: Operations
     placements: Placements
     request_pools: RequestPools
+    deprecated_calls: DeprecatedCalls
     verifier: TokenVerifier
     installation_id: UUID
 
@@ -75,13 +78,14 @@ async def initialise(
     """Release the template, register the registry's own server as the first cluster, upgrade `tenancy` everywhere.
 
     Later calls release nothing unless told to: a fleet goes to its next version by `migrate-all`.
-    Raises `TemplateNotFound`, `TemplateChanged`, `UnsafePosture`, `ClusterUnavailable` of the first cluster.
+    Raises `TemplateNotFound`, `TemplateChanged`, `BeforeSunset`, `UnsafePosture`, `ClusterUnavailable` of the first cluster.
     """
     template = plane.templates[plane.settings.template]
     async with plane.databases.registry.begin() as session:
         released = await template_versions.current(session, template)
         if template_version is not None or released is None:
             upto = template.latest if template_version is None else template.version(template_version).number
+            require_sunset(template, released, upto, None)
             await template_versions.release(session, template, upto)
             released = max(upto, released or 0)
         known = await clusters.all_by_name(session)
@@ -129,6 +133,8 @@ async def open_control_plane(settings: Settings, *, upgrade: bool = False) -> As
         templates = Templates.load(settings.templates)
         pools = RequestPools(databases, settings)
         stack.push_async_callback(pools.aclose)
+        calls = DeprecatedCalls(databases)
+        stack.push_async_callback(calls.aclose)
         operations = Operations(databases, templates)
         stack.push_async_callback(operations.aclose)
         verifier = build_verifier(settings)
@@ -140,6 +146,7 @@ async def open_control_plane(settings: Settings, *, upgrade: bool = False) -> As
             operations=operations,
             placements=Placements(databases),
             request_pools=pools,
+            deprecated_calls=calls,
             verifier=verifier,
             installation_id=installation,
         )

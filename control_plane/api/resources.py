@@ -31,10 +31,11 @@ from control_plane.errors import (
 from control_plane.identity.middleware import require_tenant
 from control_plane.identity.principal import Principal
 from control_plane.pools import gate
+from control_plane.pools.deprecated_calls import DeprecatedCalls
 from control_plane.pools.placement import Placement, Placements
 from control_plane.pools.requests import RequestPools
 from control_plane.problems import database_error, internal_error, problem_response
-from control_plane.templates import Function, Resource, Template, Templates
+from control_plane.templates import Deprecation, Function, Resource, Template, Templates
 
 MAX_OFFSET = 2**31 - 1
 # The status of a mutation result that says success: false, by its code; any other code is a 422.
@@ -58,6 +59,7 @@ class Services(Protocol):
     templates: Templates
     placements: Placements
     request_pools: RequestPools
+    deprecated_calls: DeprecatedCalls
 
 
 def routes(services: Services) -> list[Route]:
@@ -92,6 +94,7 @@ class Endpoint(ABC):
         self._templates = services.templates
         self._pools = services.request_pools
         self._attempts = Attempts(services.placements)
+        self._calls = services.deprecated_calls
         self._exposed = lru_cache(maxsize=1024)(self._find_resource)
 
     @abstractmethod
@@ -118,7 +121,11 @@ class Endpoint(ABC):
         found = self._templates[template]
         api_version = _api_version(found, pattern_version, version)
         resource = found.resource(name, api_version=api_version, pattern_version=pattern_version)
-        return Exposed(resource, _HEADERS + _deprecation_headers(resource))
+        return Exposed(resource, _HEADERS + _deprecation_headers(resource.deprecation))
+
+    def _count(self, placement: Placement, resource: Resource) -> None:
+        if resource.counted:
+            self._calls.count(placement.tenant_id, placement.template, resource.api_version, resource.name)
 
 
 class ReadList(Endpoint):
@@ -143,6 +150,7 @@ class ReadList(Endpoint):
                     limit,
                     offset,
                 )
+            self._count(placement, resource)
             return Answer(200, headers, body)
 
         return await self._attempts.run(principal.tenant_id, attempt, repeatable=True)
@@ -171,6 +179,7 @@ class ReadOne(Endpoint):
                     resource.name,
                     id_,
                 )
+            self._count(placement, resource)
             return Answer(200, headers, body) if body is not None else _ABSENT
 
         answer = await self._attempts.run(principal.tenant_id, attempt, repeatable=True)
@@ -204,7 +213,10 @@ class CallFunction(Endpoint):
             if result.success is None or result.body is None:
                 raise internal_error(TypeError(f"{function.name} of {placement.template} answered no mutation result"))
             status = 200 if result.success else REFUSALS.get(result.code or "", 422)
-            return Answer(status, _HEADERS, result.body)
+            if function.deprecation is not None:
+                called = f"rpc/{function.name}"
+                self._calls.count(placement.tenant_id, placement.template, function.api_version, called)
+            return Answer(status, _HEADERS + _deprecation_headers(function.deprecation), result.body)
 
         return await self._attempts.run(principal.tenant_id, attempt, repeatable=False)
 
@@ -230,11 +242,15 @@ def _api_version(template: Template, pattern_version: int, version: str) -> int:
     return int(match[1])
 
 
-def _deprecation_headers(resource: Resource) -> list[Header]:
-    if resource.deprecation is None:
+def _deprecation_headers(deprecation: Deprecation | None) -> list[Header]:
+    """RFC 9745 and RFC 8594: since when something is deprecated, and when it may be gone."""
+    if deprecation is None:
         return []
-    sunset = datetime.combine(resource.deprecation.sunset, time(), UTC)
-    return [(b"deprecation", b"true"), (b"sunset", format_datetime(sunset, usegmt=True).encode())]
+    announced, sunset = (datetime.combine(day, time(), UTC) for day in (deprecation.announced, deprecation.sunset))
+    return [
+        (b"deprecation", b"@%d" % announced.timestamp()),
+        (b"sunset", format_datetime(sunset, usegmt=True).encode()),
+    ]
 
 
 def _page(query: bytes, resource: Resource) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from control_plane.cli import cluster, dev, doctor, env, init, migrate, serve, tenant, token, worker
+from control_plane.cli import cluster, deprecations, dev, doctor, env, init, migrate, serve, tenant, token, worker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +20,7 @@ app.command("worker")(worker.worker)
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(tenant.app, name="tenant")
 migrate.register(app)
+app.command("deprecations")(deprecations.deprecations)
 app.command("token")(token.token)
 app.command("env")(env.env)
 app.command("doctor")(doctor.doctor)

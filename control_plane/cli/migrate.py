@@ -12,7 +12,7 @@ import typer
 
 from control_plane.cli.migrate_report import JsonReport, LineReport, Report, ScreenReport, print_plan, print_plan_json
 from control_plane.cli.output import print_json, print_table
-from control_plane.cli.run import Json, run
+from control_plane.cli.run import ACTOR, Json, run
 from control_plane.migrator import Options, RunResult, VersionCount, fleet_versions, migrate_all, plan_migration
 from control_plane.migrator.plan import Plan, Unreached
 from control_plane.service import open_control_plane
@@ -43,6 +43,10 @@ def migrate_all_command(
         int | None, typer.Option(min=1, help="Homes at a time per cluster; CP_MIGRATE_CONCURRENCY when absent.")
     ] = None,
     halt_failures: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N failed homes.")] = None,
+    override_sunset: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Let a version remove before its sunset; the reason is recorded."),
+    ] = None,
     template: TemplateName = None,
     json: Json = False,
 ) -> None:
@@ -54,11 +58,15 @@ def migrate_all_command(
     """
     if more and not only:
         raise typer.BadParameter(f"unexpected: {' '.join(more)}")
+    if override_sunset is not None and not override_sunset.strip():
+        raise typer.BadParameter("--override-sunset needs a reason")
     options = Options(
         target=to,
         only=[slug for given in (*(only or ()), *(more or ())) for slug in given.split(",") if slug],
         concurrency=concurrency,
         halt_failures=halt_failures,
+        override_sunset=override_sunset,
+        actor=ACTOR,
     )
     if plan:
         _show_plan(options, template, json)

@@ -17,6 +17,7 @@ from control_plane.isolation.tenancy_schema import latest_version
 from control_plane.migrator.lane import Job, Lane
 from control_plane.migrator.ledger import Ledger, open_ledger
 from control_plane.migrator.plan import DueHome, Plan, make_plan
+from control_plane.migrator.removals import early_removals, record_override, require_sunset
 from control_plane.migrator.results import Event, HomeResult, Planned, RunResult
 from control_plane.migrator.tenancy import bring_up
 from control_plane.pools.databases import Databases
@@ -30,19 +31,26 @@ def _ignore(event: Event) -> None:
 
 @dataclass(slots=True)
 class Options:
-    """`only` are slugs; `concurrency` is homes at a time per cluster; `halt_failures` stops after that many."""
+    """`only` are slugs; `concurrency` is homes at a time per cluster; `halt_failures` stops after that many.
+
+    `override_sunset` is the reason why something may go before its sunset; `actor` is who says so.
+    """
 
     target: int | None = None
     only: Sequence[str] = ()
     concurrency: int | None = None
     halt_failures: int | None = None
+    override_sunset: str | None = None
+    actor: str = "library"
 
 
 async def plan_migration(databases: Databases, template: Template, options: Options) -> Plan:
-    """What `migrate_all` would do; changes nothing. Raises as `make_plan`, and `TemplateChanged`."""
+    """What `migrate_all` would do; changes nothing. Raises as `make_plan`, `TemplateChanged` and `BeforeSunset`."""
     async with databases.registry() as session:
-        await template_versions.current(session, template)
-    return await make_plan(databases, template, options.target, only=options.only, tenancy_version=latest_version())
+        released = await template_versions.current(session, template)
+    plan = await make_plan(databases, template, options.target, only=options.only, tenancy_version=latest_version())
+    require_sunset(template, released, plan.target, options.override_sunset)
+    return plan
 
 
 async def migrate_all(
@@ -104,6 +112,10 @@ class _Run:
     async def _release(self, plan: Plan) -> None:
         """Fix the checksums and let new tenants begin at the target; a trial on single tenants releases nothing."""
         async with self.databases.registry.begin() as session:
+            released = await template_versions.current(session, self.template)
+            early = early_removals(self.template, released, plan.target)
+            if early and self.options.override_sunset:
+                record_override(session, self.options.actor, self.template, early, self.options.override_sunset)
             if not self.options.only:
                 await template_versions.release(session, self.template, plan.target)
             await runs.copy_versions(session, plan.copies)

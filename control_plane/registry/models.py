@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -235,6 +235,20 @@ class RunHome(Base):
     sqlstate: Mapped[str | None]
     error: Mapped[str | None]
     milliseconds: Mapped[int]
+    rows_touched: Mapped[int | None] = mapped_column(BigInteger)  # by the version's own statements, not by requests
+
+
+class DeprecatedCall(Base):
+    """How often a tenant called something deprecated on one day (UTC)."""
+
+    __tablename__ = "deprecated_calls"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)  # no foreign key: history outlives the tenant
+    template: Mapped[str] = mapped_column(primary_key=True)
+    api: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    resource: Mapped[str] = mapped_column(primary_key=True)  # or rpc/<function>, of an API version that goes as a whole
+    calls: Mapped[int] = mapped_column(BigInteger)
 
 
 class AuditEvent(Base):

@@ -108,25 +108,53 @@ class ActivityType(Since):
     details: tuple[Identifier, ...] = ()
 
 
+class ApiVersion(Since):
+    """An API version; from the pattern version `retired` on it is gone."""
+
+    retired: int | None = None
+
+    def served(self, pattern_version: int) -> bool:
+        return self.since <= pattern_version and (self.retired is None or pattern_version < self.retired)
+
+
 class DefaultApi(Since):
     api: int
 
 
 class Deprecation(_Strict):
-    """A field (or, without `field`, a whole resource) that goes away after `sunset`."""
+    """A field that goes away after `sunset`; without `field` a whole resource, without `resource` an API version."""
 
     api: int
-    resource: Identifier
+    resource: Identifier | None = None
     field: str | None = None
     replacement: str | None = None
-    since: int
-    sunset: date
+    since: int  # the pattern version that announces it
+    announced: date
+    sunset: date  # the first day without a promise
+    removed_in: int | None = None  # the pattern version that takes it away
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Deprecation:
+        if self.field is not None and self.resource is None:
+            raise ValueError("a field belongs to a resource")
+        if self.sunset <= self.announced:
+            raise ValueError("sunset must come after announced")
+        if self.removed_in is not None and self.removed_in <= self.since:
+            raise ValueError("removed_in must come after since")
+        return self
+
+    def __str__(self) -> str:
+        what = f"API version {self.api}" if self.resource is None else f"resource {self.resource} of API {self.api}"
+        return what if self.field is None else f"field {self.field} of {what.removeprefix('resource ')}"
+
+    def removed(self, pattern_version: int) -> bool:
+        return self.removed_in is not None and self.removed_in <= pattern_version
 
 
 class Manifest(_Strict):
     name: Identifier
     extensions: tuple[Identifier, ...] = ()
-    api: dict[int, Since]
+    api: dict[int, ApiVersion]
     default_api: tuple[DefaultApi, ...]
     resources: dict[Identifier, DeclaredResource] = {}
     functions: dict[Identifier, DeclaredFunction] = {}
@@ -137,6 +165,21 @@ class Manifest(_Strict):
     cached_queries: dict[Identifier, CachedQuery] = {}
     activity_types: dict[Identifier, ActivityType] = {}
     deprecations: tuple[Deprecation, ...] = ()
+
+    @model_validator(mode="after")
+    def _retires_what_was_announced(self) -> Manifest:
+        announced = {(entry.api, entry.removed_in) for entry in self.deprecations if entry.resource is None}
+        retired = {(number, api.retired) for number, api in self.api.items() if api.retired is not None}
+        for number, version in sorted(retired ^ {each for each in announced if each[1] is not None}):
+            raise ValueError(
+                f"API version {number} is retired in version {version} where api and deprecations both say so"
+            )
+        for number, version in sorted(retired):
+            earlier = [entry for entry in self.default_api if entry.since <= version]
+            later = [entry for entry in self.default_api if entry.since > version]
+            if number in {entry.api for entry in [*sorted(earlier, key=lambda entry: entry.since)[-1:], *later]}:
+                raise ValueError(f"API version {number} is the default when version {version} retires it")
+        return self
 
 
 def read_manifest(path: Path) -> Manifest:

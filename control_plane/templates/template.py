@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from control_plane.errors import NotFound, TemplateInvalid, TemplateNotFound
+from control_plane.errors import Gone, NotFound, TemplateInvalid, TemplateNotFound
 from control_plane.templates.manifest import Deprecation, Manifest, Since, read_manifest
 from control_plane.templates.script import Part, Script
 
@@ -27,7 +27,8 @@ class Resource:
     order: tuple[str, ...]
     default_limit: int
     max_limit: int
-    deprecation: Deprecation | None  # of the whole resource
+    deprecation: Deprecation | None  # of the whole resource, or of its API version
+    counted: bool  # it or some of it is deprecated, and whoever still calls it is to be known
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Function:
     name: str
     api_version: int
     read_only: bool
+    deprecation: Deprecation | None  # of its API version
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Template:
         return self.versions[number - 1]
 
     def api_versions(self, pattern_version: int) -> tuple[int, ...]:
-        return tuple(sorted(api for api, entry in self.manifest.api.items() if entry.since <= pattern_version))
+        return tuple(sorted(api for api, entry in self.manifest.api.items() if entry.served(pattern_version)))
 
     def default_api(self, pattern_version: int) -> int:
         return max(
@@ -93,10 +95,15 @@ class Template:
         ).api
 
     def resource(self, name: str, *, api_version: int, pattern_version: int) -> Resource:
-        """The resource as a home at `pattern_version` serves it; `NotFound` when it does not."""
+        """The resource as a home at `pattern_version` serves it; `NotFound` or `Gone` when it does not."""
+        self._require_api(api_version, pattern_version)
         declared = self.manifest.resources.get(name)
         if declared is None or not self._serves(declared.api, declared.since, api_version, pattern_version):
             raise NotFound("There is no such resource in this API version.")
+        entries = [entry for entry in self.deprecations(api_version, pattern_version) if entry.resource in (None, name)]
+        if any(entry.field is None and entry.removed(pattern_version) for entry in entries):
+            raise Gone("The resource was removed from this API version.")
+        present = [entry for entry in entries if not entry.removed(pattern_version)]
         return Resource(
             name=name,
             api_version=api_version,
@@ -104,22 +111,24 @@ class Template:
             order=declared.order,
             default_limit=declared.default_limit,
             max_limit=declared.max_limit,
-            deprecation=next(
-                (
-                    entry
-                    for entry in self.deprecations(api_version, pattern_version)
-                    if entry.resource == name and entry.field is None
-                ),
-                None,
-            ),
+            deprecation=_first_to_go(entry for entry in present if entry.field is None),
+            counted=bool(present),
         )
 
     def function(self, name: str, *, api_version: int, pattern_version: int) -> Function:
-        """The function as a home at `pattern_version` serves it; `NotFound` when it does not."""
+        """The function as a home at `pattern_version` serves it; `NotFound` or `Gone` when it does not."""
+        self._require_api(api_version, pattern_version)
         declared = self.manifest.functions.get(name)
         if declared is None or not self._serves(declared.api, declared.since, api_version, pattern_version):
             raise NotFound("There is no such function in this API version.")
-        return Function(name=name, api_version=api_version, read_only=declared.read_only)
+        return Function(
+            name=name,
+            api_version=api_version,
+            read_only=declared.read_only,
+            deprecation=_first_to_go(
+                entry for entry in self.deprecations(api_version, pattern_version) if entry.resource is None
+            ),
+        )
 
     def deprecations(self, api_version: int, pattern_version: int) -> tuple[Deprecation, ...]:
         """The register as it stands for one API version of a home at `pattern_version`."""
@@ -141,7 +150,14 @@ class Template:
             to_version=to_version,
             checksum=target.checksum,
             parts=tuple(part for version in self.versions[from_version:to_version] for part in version.parts()),
-            api_versions=self.api_versions(to_version),
+            # One that is retired on the way is built and then taken away, as in homes that have it.
+            api_versions=tuple(
+                sorted(
+                    api
+                    for api, entry in self.manifest.api.items()
+                    if entry.since <= to_version and (entry.retired is None or entry.retired > from_version)
+                )
+            ),
             manifest=self._stamp(to_version),
         )
 
@@ -165,6 +181,7 @@ class Template:
             for name, resource in sorted(manifest.resources.items())
             for api in served
             if self._serves(resource.api, resource.since, api, pattern_version)
+            and (api, name) not in self._removed(pattern_version)
         }
         return {
             "functions": functions,
@@ -172,6 +189,24 @@ class Template:
             "collections": collections,
             "projections": _present(manifest.projections, pattern_version),
             "cached_queries": _present(manifest.cached_queries, pattern_version),
+            "deprecations": [
+                entry.model_dump(mode="json") for entry in manifest.deprecations if entry.since <= pattern_version
+            ],
+            "retired": sorted(
+                api for api, entry in manifest.api.items() if entry.retired and entry.retired <= pattern_version
+            ),
+        }
+
+    def _require_api(self, api_version: int, pattern_version: int) -> None:
+        declared = self.manifest.api.get(api_version)
+        if declared and declared.retired and declared.retired <= pattern_version:
+            raise Gone("This API version was retired.", hint=f"Use v{self.default_api(pattern_version)}.")
+
+    def _removed(self, pattern_version: int) -> set[tuple[int, str | None]]:
+        return {
+            (entry.api, entry.resource)
+            for entry in self.manifest.deprecations
+            if entry.field is None and entry.removed(pattern_version)
         }
 
     def _serves(self, apis: tuple[int, ...] | None, since: int, api_version: int, pattern_version: int) -> bool:
@@ -211,6 +246,10 @@ class Templates(Mapping[str, Template]):
         return len(self._templates)
 
 
+def _first_to_go(entries: Iterable[Deprecation]) -> Deprecation | None:
+    return min(entries, key=lambda entry: entry.sunset, default=None)
+
+
 def _present(declared: Mapping[str, Since], pattern_version: int) -> dict[str, object]:
     return {
         name: entry.model_dump(exclude={"since"}, exclude_none=True)
@@ -233,7 +272,14 @@ def _read(directory: Path) -> Template:
         raise TemplateInvalid(f"{directory.name} has no version.")
     if not any(entry.since == 1 for entry in manifest.default_api):
         raise TemplateInvalid(f"{directory.name}/template.toml: default_api must begin at version 1.")
-    return Template(manifest, tuple(versions))
+    template = Template(manifest, tuple(versions))
+    for version in versions:
+        served = template.api_versions(version.number)
+        for part in version.parts():
+            # Its schema would be missing, and what the file makes would land in the base schema.
+            if part.api is not None and part.api not in served:
+                raise TemplateInvalid(f"{directory.name}/versions/{part.label}: the version does not serve this API.")
+    return template
 
 
 def _checksum(directory: Path) -> str:

@@ -98,6 +98,7 @@ async def test_there_is_no_parameter_for_sql_text(world: World) -> None:
         "current_tenant_id",
         "current_user_id",
         "declared",
+        "deprecations",
         "find_route",
         "input_problems",
         "installed_version",

@@ -19,6 +19,7 @@ from control_plane.api.resources import routes
 from control_plane.errors import InvalidToken
 from control_plane.identity.principal import Principal
 from control_plane.pools import gate
+from control_plane.pools.deprecated_calls import DeprecatedCalls
 from control_plane.pools.placement import Placements
 from control_plane.pools.requests import RequestPools
 from control_plane.problems import install_problems
@@ -34,6 +35,7 @@ class Services:
     templates: Templates
     placements: Placements
     request_pools: RequestPools
+    deprecated_calls: DeprecatedCalls
 
 
 class Identity:
@@ -69,9 +71,11 @@ def as_(member: Member) -> dict[str, str]:
     return {"caller": f"{member.id} {member.user_id}"}
 
 
-@pytest.fixture
-def services(members: Members, pools: RequestPools) -> Services:
-    return Services(members.templates, Placements(members.databases), pools)
+@pytest_asyncio.fixture
+async def services(members: Members, pools: RequestPools) -> AsyncIterator[Services]:
+    calls = DeprecatedCalls(members.databases)
+    yield Services(members.templates, Placements(members.databases), pools, calls)
+    await calls.aclose()
 
 
 @pytest_asyncio.fixture

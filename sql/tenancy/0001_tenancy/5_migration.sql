@@ -185,6 +185,39 @@ BEGIN
 END
 $$;
 
+-- Takes API versions away, in a home that has them. Without CASCADE: the server names what still depends on one, such
+-- as the alias of the default version or a view of another API version, and the migration is undone.
+CREATE FUNCTION retire_apis(home uuid, apis jsonb) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    api_schema name;
+    schemas oid[];
+    objects text;
+BEGIN
+    FOR schemas, api_schema IN
+        SELECT ARRAY[n.oid], n.nspname
+        FROM tenancy.homes h
+        CROSS JOIN jsonb_array_elements_text(apis) AS api
+        JOIN pg_namespace n ON n.nspname = h.schema_name || '__api_v' || api
+        WHERE h.id = home
+    LOOP
+        SELECT string_agg(r::regprocedure::text, ', ') INTO objects
+        FROM unnest(tenancy.schema_objects(schemas, 'pg_proc')) AS r;
+        IF objects IS NOT NULL THEN
+            EXECUTE 'DROP ROUTINE ' || objects;
+        END IF;
+        SELECT string_agg(c.oid::regclass::text, ', ') INTO objects
+        FROM pg_class c WHERE c.oid = ANY (tenancy.schema_objects(schemas, 'pg_class')) AND c.relkind = 'v';
+        IF objects IS NOT NULL THEN
+            EXECUTE 'DROP VIEW ' || objects;
+        END IF;
+        EXECUTE format('DROP SCHEMA %I', api_schema);
+    END LOOP;
+END
+$$;
+
 -- Ends a migration: hands over definer functions, moves the default alias, makes the grants, audits the home and
 -- records the version. `manifest`: {"functions": [{"api": 1, "name": "…"}], "default_api": 2, …}, where api is null for
 -- helpers, which only views and functions call; the rest is what declared() answers. `script` is the checksum of all that was run: one that has built a home from nothing before need not be audited again.
@@ -224,6 +257,7 @@ BEGIN
     WHERE m.manifest <> excluded.manifest;
 
     PERFORM tenancy.alias_default_api(home, this.default_api);
+    PERFORM tenancy.retire_apis(home, manifest -> 'retired');
     PERFORM tenancy.grant_home(home);
 
     IF this.version = 0 AND EXISTS (

@@ -1,5 +1,14 @@
 -- Run one catalogued operation for one tenant. There is no parameter for SQL text.
 
+-- The home that the caller works for: his own, or for a job of the administrative role its context's.
+CREATE FUNCTION caller_home() RETURNS uuid
+STABLE
+RETURN coalesce(
+    (SELECT r.home_id FROM tenancy.home_roles r WHERE r.role_name = session_user),
+    (SELECT t.home_id FROM tenancy.tenants t
+     WHERE t.id = tenancy.current_tenant_id() AND pg_has_role(session_user, 'cp_tenancy', 'MEMBER'))
+);
+
 -- What the template of the caller's home declares under a name: kind 'collections' (name '<api>.<resource>'),
 -- 'cached_queries', 'projections'; null when there is no such thing.
 CREATE FUNCTION declared(kind text, name text) RETURNS jsonb
@@ -11,14 +20,29 @@ BEGIN
         SELECT m.manifest -> kind -> name
         FROM tenancy.homes h
         JOIN tenancy.manifests m ON m.template = h.template AND m.version = h.version
-        WHERE h.id = coalesce(
-            (SELECT r.home_id FROM tenancy.home_roles r WHERE r.role_name = session_user),
-            -- a job of the administrative role works for the tenant of its context
-            (SELECT t.home_id FROM tenancy.tenants t
-             WHERE t.id = tenancy.current_tenant_id() AND pg_has_role(session_user, 'cp_tenancy', 'MEMBER'))
-        )
+        WHERE h.id = tenancy.caller_home()
     );
 END
+$$;
+
+-- The deprecation register as it stands for the caller's home. Without a field a whole resource goes away, without a
+-- resource an API version; `removed` is what has gone.
+CREATE FUNCTION deprecations() RETURNS TABLE (
+    api integer, resource text, field text, replacement text, since integer, announced date, sunset date,
+    removed_in integer, removed boolean
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT d.api, d.resource, d.field, d.replacement, d.since, d.announced, d.sunset, d.removed_in,
+           coalesce(d.removed_in <= h.version, false)
+    FROM tenancy.homes h
+    JOIN tenancy.manifests m ON m.template = h.template AND m.version = h.version
+    CROSS JOIN jsonb_to_recordset(m.manifest -> 'deprecations') AS d (
+        api integer, resource text, field text, replacement text, since integer, announced date, sunset date,
+        removed_in integer)
+    WHERE h.id = tenancy.caller_home()
+    ORDER BY d.api, d.resource NULLS FIRST, d.field NULLS FIRST
 $$;
 
 -- What a request role may know of the route to a tenant of its own home.

@@ -9,6 +9,6 @@ GRANT EXECUTE ON FUNCTION
     TO cp_owner, cp_definer, cp_request;
 GRANT EXECUTE ON FUNCTION
     set_tenant_context(uuid, uuid, bigint, boolean, text[]), route_to_tenant(text, text, jsonb),
-    find_route(text, text), ready(), installed_version()
+    find_route(text, text), ready(), installed_version(), deprecations()
     TO cp_request;
 GRANT EXECUTE ON FUNCTION protect_table(regclass, text) TO cp_owner;
