@@ -94,6 +94,7 @@ async def test_there_is_no_parameter_for_sql_text(world: World) -> None:
         )
     # One per line: each is here because somebody has read it.
     assert {row["proname"] for row in callable_} == {
+        "call_once",
         "current_roles",
         "current_tenant_id",
         "current_user_id",
@@ -104,6 +105,7 @@ async def test_there_is_no_parameter_for_sql_text(world: World) -> None:
         "installed_version",
         "is_valid",
         "mutation_result",
+        "read_changes",
         "ready",
         "route_to_tenant",
         "set_tenant_context",

@@ -27,10 +27,12 @@ CREATE TABLE manifests (
     PRIMARY KEY (template, version)
 );
 
--- Tables that requests may read and that only SECURITY DEFINER functions write; protect_table() records them.
+-- Tables that only SECURITY DEFINER functions write; requests may read those that are not private. protect_table()
+-- records them.
 CREATE TABLE function_tables (
     home_id uuid NOT NULL REFERENCES homes ON UPDATE CASCADE ON DELETE CASCADE,
     table_name name NOT NULL,
+    private boolean NOT NULL DEFAULT false,
     PRIMARY KEY (home_id, table_name)
 );
 

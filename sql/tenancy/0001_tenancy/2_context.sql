@@ -75,6 +75,30 @@ BEGIN
 END
 $$;
 
+-- The counterpart for jobs of the administrative role: binds the current transaction to a tenant of this database and
+-- makes it work as cp_definer, which obeys the tenant policies. No user: what a job does, nobody asked for.
+CREATE FUNCTION set_job_context(tenant uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_state text;
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(tenancy.tenant_lock(tenant));
+    SELECT t.state INTO found_state FROM tenancy.tenants AS t WHERE t.id = tenant;
+    IF found_state IS NULL OR found_state = 'deleting' THEN
+        RAISE EXCEPTION 'no such tenant here' USING ERRCODE = 'TN404';
+    ELSIF found_state NOT IN ('active', 'suspended') THEN
+        RAISE EXCEPTION 'the tenant is not available yet' USING ERRCODE = 'TN503', DETAIL = found_state;
+    END IF;
+    PERFORM set_config('app.current_tenant_id', tenant::text, true),
+            set_config('app.current_user_id', '', true),
+            set_config('app.current_roles', '', true),
+            set_config('app.context_mark', extract(epoch FROM now())::text, true),
+            set_config('role', 'cp_definer', true);
+END
+$$;
+
 -- The sessions that hold a tenant's write lock; fencing cancels them when they do not end by themselves.
 CREATE FUNCTION fence_holders(tenant uuid) RETURNS SETOF integer
 LANGUAGE sql STABLE

@@ -3,7 +3,8 @@
 -- Called by the template's author after each CREATE TABLE, as cp_owner.
 --   shared home     row-level security, for the table's owner too
 --   dedicated home  a check that no row of another tenant can be smuggled in before a later move
--- `written_by`: 'requests', or 'functions' for a table that requests only read and SECURITY DEFINER functions write.
+-- `written_by`: 'requests', or 'functions' for a table that requests only read and SECURITY DEFINER functions write,
+-- or 'functions alone' for one that requests do not read either.
 CREATE FUNCTION protect_table(table_name regclass, written_by text DEFAULT 'requests') RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -22,8 +23,9 @@ BEGIN
         RAISE EXCEPTION 'table % does not stand in a home', table_name USING ERRCODE = 'CP003';
     END IF;
     SELECT relname INTO bare_name FROM pg_class WHERE oid = table_name;
-    IF written_by = 'functions' THEN
-        INSERT INTO tenancy.function_tables (home_id, table_name) VALUES (home.id, bare_name);
+    IF written_by IN ('functions', 'functions alone') THEN
+        INSERT INTO tenancy.function_tables (home_id, table_name, private)
+        VALUES (home.id, bare_name, written_by = 'functions alone');
     ELSIF written_by <> 'requests' THEN
         RAISE EXCEPTION 'a table is written by requests or by functions, not by %', written_by USING ERRCODE = 'CP003';
     END IF;
@@ -208,13 +210,15 @@ BEGIN
     RETURN QUERY
     SELECT DISTINCT 'grant', c.oid::regclass::text, format('%s is granted to %s', g.privilege_type,
                CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END),
-           'requests may SELECT, INSERT, UPDATE and DELETE, and only SELECT what functions write'
+           'requests may SELECT, INSERT, UPDATE and DELETE, only SELECT what functions write, and nothing what is private'
     FROM pg_class c, aclexplode(c.relacl) g
     WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p', 'v') AND g.grantee <> owner_role
       AND (g.privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
            OR NOT g.grantee = ANY (request_roles || 'cp_definer'::regrole::oid)
            OR c.relispartition
-           OR (g.privilege_type <> 'SELECT' AND g.grantee = ANY (request_roles)
-               AND EXISTS (SELECT FROM tenancy.function_tables t WHERE t.home_id = home AND t.table_name = c.relname)));
+           OR (g.grantee = ANY (request_roles)
+               AND EXISTS (SELECT FROM tenancy.function_tables t
+                           WHERE t.home_id = home AND t.table_name = c.relname
+                             AND (t.private OR g.privilege_type <> 'SELECT'))));
 END
 $$;

@@ -70,6 +70,7 @@ DECLARE
     relations oid[];
     routines oid[];
     views text;
+    function_tables text;
     read_tables text;
     objects text;
 BEGIN
@@ -93,23 +94,26 @@ BEGIN
     -- Not on partitions: the policies of the parent do not protect one that is named itself.
     SELECT string_agg(c.oid::regclass::text, ', ') FILTER (WHERE c.relkind = 'v'),
            string_agg(c.oid::regclass::text, ', ') FILTER (WHERE c.relkind IN ('r', 'p') AND t.home_id IS NOT NULL),
+           string_agg(c.oid::regclass::text, ', ') FILTER (WHERE c.relkind IN ('r', 'p') AND NOT t.private),
            string_agg(c.oid::regclass::text, ', ') FILTER (
                WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND t.home_id IS NULL)
-    INTO views, read_tables, objects
+    INTO views, function_tables, read_tables, objects
     FROM pg_class c
     LEFT JOIN tenancy.function_tables t ON t.home_id = home AND t.table_name = c.relname
-    WHERE c.oid = ANY (relations) AND NOT roles <@ ARRAY(SELECT g.grantee FROM aclexplode(c.relacl) g);
+    WHERE c.oid = ANY (relations)
+      AND NOT CASE WHEN t.private THEN ARRAY['cp_definer'::regrole::oid] ELSE roles END
+              <@ ARRAY(SELECT g.grantee FROM aclexplode(c.relacl) g);
     IF views IS NOT NULL THEN
         EXECUTE format('GRANT SELECT ON %s TO %s', views, role_list);
     END IF;
     IF objects IS NOT NULL THEN
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', objects, role_list);
     END IF;
-    IF read_tables IS NOT NULL THEN
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO cp_definer', read_tables);
-        IF request_list IS NOT NULL THEN  -- a template database has no request role yet
-            EXECUTE format('GRANT SELECT ON %s TO %s', read_tables, request_list);
-        END IF;
+    IF function_tables IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO cp_definer', function_tables);
+    END IF;
+    IF read_tables IS NOT NULL AND request_list IS NOT NULL THEN  -- a template database has no request role yet
+        EXECUTE format('GRANT SELECT ON %s TO %s', read_tables, request_list);
     END IF;
 
     SELECT string_agg(p.oid::regprocedure::text, ', ') INTO objects

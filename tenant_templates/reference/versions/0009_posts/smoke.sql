@@ -1,1 +1,25 @@
-SELECT 1;
+SELECT create_post('{"title": "No author", "content": "Smoke"}');
+INSERT INTO tb_user (id, email, name) VALUES (tenancy.current_user_id(), 'smoke@example.com', 'Smoke');
+SELECT create_post('{"title": "Smoke", "content": "Smoke"}');
+SELECT update_post(jsonb_build_object('id', (SELECT id FROM posts LIMIT 1), 'title', 'Smoke again'));
+SELECT update_post('{}');
+SELECT create_comment(jsonb_build_object('post_id', (SELECT id FROM posts LIMIT 1), 'content', 'Smoke'));
+SELECT create_comment(jsonb_build_object('post_id', gen_random_uuid(), 'content', 'Smoke'));
+SELECT rename_user(jsonb_build_object('id', tenancy.current_user_id(), 'name', 'Smoke again'));
+SELECT rename_user(jsonb_build_object('id', gen_random_uuid(), 'name', 'Smoke again'));
+SELECT data FROM v_post;
+SELECT data FROM v_comment;
+SELECT data FROM v_post_stats;
+SELECT data, version FROM tv_post_stats;
+SELECT data FROM posts;
+SELECT data FROM comments;
+SELECT data FROM post_stats;
+SELECT key, outcome FROM fn_sync_post_stats(ARRAY[gen_random_uuid()]);
+SELECT entity, key, version FROM tb_change;
+SELECT * FROM tenancy.read_changes('tb_change');
+SELECT tenancy.call_once('smoke', 'create_comment', jsonb_build_object(
+    'post_id', (SELECT id FROM posts LIMIT 1), 'content', 'Once'));
+SELECT delete_comment(jsonb_build_object('id', (SELECT id FROM comments LIMIT 1)));
+SELECT delete_comment('{}');
+SELECT delete_post(jsonb_build_object('id', (SELECT id FROM posts LIMIT 1)));
+SELECT delete_post('{}');
