@@ -11,15 +11,14 @@ BEGIN
     EXECUTE pg_catalog.format($sql$
         CREATE TABLE %1$s (
             tenant_id uuid NOT NULL DEFAULT tenancy.current_tenant_id(),
-            id bigint GENERATED ALWAYS AS IDENTITY,
-            entity text NOT NULL,    -- the table that changed
+            id uuid NOT NULL DEFAULT gen_random_uuid(),  -- a sequence would tell of other tenants' changes
+            entity text NOT NULL,                        -- the table that changed
             key uuid NOT NULL,
             version bigint NOT NULL,
             transaction_id xid8 NOT NULL DEFAULT pg_current_xact_id(),
             changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-            PRIMARY KEY (tenant_id, id)
+            PRIMARY KEY (tenant_id, transaction_id, id)
         );
-        CREATE INDEX tb_change_transaction_id ON %1$s (tenant_id, transaction_id, id);
         CREATE INDEX tb_change_entity ON %1$s (tenant_id, entity, transaction_id);
         -- For the purge, which goes through all tenants: the rows lie in the order of time.
         CREATE INDEX tb_change_changed_at ON %1$s USING brin (changed_at);
@@ -90,10 +89,14 @@ $$;
 
 -- The next changes of the current tenant after a position, at most `max`; (transaction_id, id) of the last row is the
 -- position to go on from. Only of transactions before which none is still running: a row that commits later can
--- therefore never stand before a position that was already read, as it can with ids alone.
+-- therefore never stand before a position that was already read. Within a transaction the order means nothing; the
+-- versions of a key do.
 CREATE FUNCTION read_changes(
-    feed regclass, after_transaction xid8 DEFAULT '0', after_id bigint DEFAULT 0, max integer DEFAULT 500
-) RETURNS TABLE (transaction_id xid8, id bigint, entity text, key uuid, version bigint, changed_at timestamptz)
+    feed regclass,
+    after_transaction xid8 DEFAULT '0',
+    after_id uuid DEFAULT '00000000-0000-0000-0000-000000000000',
+    max integer DEFAULT 500
+) RETURNS TABLE (transaction_id xid8, id uuid, entity text, key uuid, version bigint, changed_at timestamptz)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -131,12 +134,12 @@ RETURN tenancy.purge_rows(feed, 'changed_at', older_than, batch);
 
 REVOKE ALL ON FUNCTION
     create_change_feed(), record_changes(), refuse_removal(), publish_changes(regclass),
-    read_changes(regclass, xid8, bigint, integer), purge_rows(regclass, name, interval, integer),
+    read_changes(regclass, xid8, uuid, integer), purge_rows(regclass, name, interval, integer),
     purge_changes(regclass, interval, integer)
     FROM PUBLIC;
 -- A trigger function is called by nobody, but cp_owner makes triggers of it.
 GRANT EXECUTE ON FUNCTION create_change_feed(), record_changes(), refuse_removal(), publish_changes(regclass) TO cp_owner;
-GRANT EXECUTE ON FUNCTION read_changes(regclass, xid8, bigint, integer) TO cp_owner, cp_definer, cp_request;
+GRANT EXECUTE ON FUNCTION read_changes(regclass, xid8, uuid, integer) TO cp_owner, cp_definer, cp_request;
 GRANT EXECUTE ON FUNCTION
     purge_rows(regclass, name, interval, integer), purge_changes(regclass, interval, integer)
     TO cp_owner;
