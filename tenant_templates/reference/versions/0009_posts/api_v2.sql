@@ -33,5 +33,5 @@ RETURN tenancy.with_document(fn_create_comment(input), 'comment', 'comments');
 CREATE FUNCTION delete_comment(input jsonb) RETURNS jsonb
 RETURN fn_delete_comment(input);
 
-CREATE FUNCTION rename_user(input jsonb) RETURNS jsonb
-RETURN tenancy.with_document(fn_rename_user(input), 'user', 'users');
+CREATE OR REPLACE FUNCTION update_person(input jsonb) RETURNS jsonb
+RETURN tenancy.with_document(fn_update_person_and_posts(input), 'person', 'people');

@@ -46,7 +46,7 @@ SELECT
         'content', p.content,
         'is_private', p.is_private,
         'author', coalesce(
-            (SELECT c.data FROM v_user_card AS c WHERE c.tenant_id = p.tenant_id AND c.id = p.author_id),
+            (SELECT c.data FROM v_author_card AS c WHERE c.tenant_id = p.tenant_id AND c.id = p.author_id),
             '{"__typename": "UserCard", "id": null, "name": "[deleted]"}'
         ),
         'created_at', p.created_at
@@ -67,13 +67,20 @@ SELECT
         'post_id', m.post_id,
         'content', m.content,
         'author', coalesce(
-            (SELECT c.data FROM v_user_card AS c WHERE c.tenant_id = m.tenant_id AND c.id = m.author_id),
+            (SELECT c.data FROM v_author_card AS c WHERE c.tenant_id = m.tenant_id AND c.id = m.author_id),
             '{"__typename": "UserCard", "id": null, "name": "[deleted]"}'
         ),
         'created_at', m.created_at
     ) AS data
 FROM tb_comment AS m
 WHERE EXISTS (SELECT FROM v_post AS p WHERE p.tenant_id = m.tenant_id AND p.id = m.post_id);
+
+-- The card as everybody may see it, for documents that are stored: people who are hidden from somebody have none there.
+CREATE VIEW v_public_card WITH (security_invoker = true) AS
+SELECT c.tenant_id, c.id, c.data
+FROM v_user_card AS c
+JOIN tb_user AS u ON u.tenant_id = c.tenant_id AND u.id = c.id
+WHERE u.listed AND NOT u.suspended;
 
 -- What tv_post_stats holds, computed: it reads tables, since a projection is the same for every viewer.
 CREATE VIEW v_post_stats WITH (security_invoker = true) AS
@@ -86,7 +93,7 @@ SELECT
         'title', p.title,
         'is_private', p.is_private,
         'author', coalesce(
-            (SELECT c.data FROM v_user_card AS c WHERE c.tenant_id = p.tenant_id AND c.id = p.author_id),
+            (SELECT c.data FROM v_public_card AS c WHERE c.tenant_id = p.tenant_id AND c.id = p.author_id),
             '{"__typename": "UserCard", "id": null, "name": "[deleted]"}'
         ),
         'comment_count', (
@@ -103,7 +110,7 @@ SELECT
                         'id', m.id,
                         'content', m.content,
                         'author', coalesce(
-                            (SELECT c.data FROM v_user_card AS c WHERE c.tenant_id = m.tenant_id AND c.id = m.author_id),
+                            (SELECT c.data FROM v_public_card AS c WHERE c.tenant_id = m.tenant_id AND c.id = m.author_id),
                             '{"__typename": "UserCard", "id": null, "name": "[deleted]"}'
                         ),
                         'created_at', m.created_at
@@ -158,8 +165,8 @@ BEGIN
 END
 $$;
 
--- The current user when he has a row, locked against renaming: a card that is being embedded must not change before the
--- projection is committed, since the renaming would not know of it.
+-- The current user when he is one who may write, locked against a change: a card that is being embedded must not change
+-- before the projection is committed, since whoever changes it would not know of the new row.
 CREATE FUNCTION fn_author() RETURNS uuid
 LANGUAGE plpgsql
 SET search_path FROM CURRENT
@@ -169,7 +176,7 @@ DECLARE
 BEGIN
     SELECT u.id INTO author
     FROM tb_user AS u
-    WHERE u.tenant_id = tenancy.current_tenant_id() AND u.id = tenancy.current_user_id()
+    WHERE u.tenant_id = tenancy.current_tenant_id() AND u.id = tenancy.current_user_id() AND NOT u.suspended
     FOR SHARE;
     RETURN author;
 END
@@ -354,31 +361,17 @@ BEGIN
 END
 $$;
 
--- A name stands in every card, so the projections that embed cards follow.
-CREATE FUNCTION fn_rename_user(input jsonb) RETURNS jsonb
+-- A person's card stands in the projections of posts, which from this version on follow.
+CREATE FUNCTION fn_update_person_and_posts(input jsonb) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path FROM CURRENT
 AS $$
 DECLARE
-    problems jsonb := tenancy.input_problems(input, '{
-        "id": {"type": "uuid", "required": true},
-        "name": {"type": "string", "required": true, "min": 1, "max": 200}
-    }');
-    renamed uuid;
+    result jsonb := fn_update_person(input);
 BEGIN
-    IF problems <> '[]' THEN
-        RETURN tenancy.mutation_result(false, 'invalid', 'The input is not valid.', errors => problems);
-    ELSIF (input ->> 'id')::uuid <> tenancy.current_user_id() AND NOT 'admin' = ANY (tenancy.current_roles()) THEN
-        RETURN tenancy.mutation_result(false, 'forbidden', 'Only an administrator renames somebody else.');
+    IF (result ->> 'success')::boolean THEN
+        PERFORM fn_sync_posts_of_user((result -> 'data' ->> 'id')::uuid);
     END IF;
-
-    UPDATE tb_user SET name = input ->> 'name'
-    WHERE tenant_id = tenancy.current_tenant_id() AND id = (input ->> 'id')::uuid
-    RETURNING id INTO renamed;
-    IF renamed IS NULL THEN
-        RETURN tenancy.mutation_result(false, 'not_found', 'There is no such user.');
-    END IF;
-    PERFORM fn_sync_posts_of_user(renamed);
-    RETURN tenancy.mutation_result(true, 'updated', 'The user was renamed.', jsonb_build_object('id', renamed));
+    RETURN result;
 END
 $$;

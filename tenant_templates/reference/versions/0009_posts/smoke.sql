@@ -5,10 +5,11 @@ SELECT update_post(jsonb_build_object('id', (SELECT id FROM posts LIMIT 1), 'tit
 SELECT update_post('{}');
 SELECT create_comment(jsonb_build_object('post_id', (SELECT id FROM posts LIMIT 1), 'content', 'Smoke'));
 SELECT create_comment(jsonb_build_object('post_id', gen_random_uuid(), 'content', 'Smoke'));
-SELECT rename_user(jsonb_build_object('id', tenancy.current_user_id(), 'name', 'Smoke again'));
-SELECT rename_user(jsonb_build_object('id', gen_random_uuid(), 'name', 'Smoke again'));
+SELECT update_person(jsonb_build_object('id', tenancy.current_user_id(), 'name', 'Smoke again'));
+SELECT update_person('{}');
 SELECT data FROM v_post;
 SELECT data FROM v_comment;
+SELECT data FROM v_public_card;
 SELECT data FROM v_post_stats;
 SELECT data, version FROM tv_post_stats;
 SELECT data FROM posts;
