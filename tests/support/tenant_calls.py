@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from control_plane.api.resources import routes
 from control_plane.identity.principal import Principal
+from control_plane.pools.deprecated_calls import DeprecatedCalls
 from control_plane.pools.placement import Placements
 from control_plane.pools.requests import RequestPools
 from control_plane.problems import install_problems
@@ -25,6 +26,7 @@ class _Services:
     templates: Templates
     placements: Placements
     request_pools: RequestPools
+    deprecated_calls: DeprecatedCalls
 
 
 @dataclass
@@ -67,9 +69,11 @@ def principal(member: Member, user_id: UUID, *roles: str) -> Principal:
 async def tenant_calls(members: Members) -> AsyncIterator[TenantCalls]:
     """The tenant API over the tenants of one installation."""
     pools = RequestPools(members.databases, members.databases.settings)
-    app = Starlette(routes=routes(_Services(members.templates, Placements(members.databases), pools)))
+    counts = DeprecatedCalls(members.databases)
+    app = Starlette(routes=routes(_Services(members.templates, Placements(members.databases), pools, counts)))
     install_problems(app)
     try:
         yield TenantCalls(app)
     finally:
+        await counts.aclose()
         await pools.aclose()
