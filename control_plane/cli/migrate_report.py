@@ -4,7 +4,8 @@ JSON lines, each with an `event`:
   plan  template, target, homes (behind), current, ahead, building, deleting [slug],
         groups [{cluster, isolation, from, homes, tenants}], unreached [{cluster, database, error}]
   home  cluster, tenant (slug, null for a shared home), home, isolation, from, to, status (done, failed, skipped),
-        sqlstate, error, milliseconds, attempts
+        sqlstate, error, milliseconds, attempts, rows (that the version wrote), objects {tables, views, indexes,
+        functions: [names that it created or changed]}; both null where this run did not do or did not hear it
   run   run, template, target, status (done, failed, halted), done, failed, skipped, left, current, seconds
 """
 
@@ -25,6 +26,7 @@ from rich.text import Text
 from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult
 
 _FAILURES_SHOWN = 100
+_NAMES_SHOWN = 20  # of each kind
 _SECONDS_BETWEEN_LINES = 5.0
 _OUTCOMES = {"done": "done", "failed": "incomplete", "halted": "halted"}
 
@@ -71,11 +73,38 @@ class JsonReport:
         sys.stdout.flush()
 
 
+class _Tally:
+    """What an upgrade touched, over all homes: a kind of object with its names, and the rows."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}
+        self._rows = 0
+
+    def add(self, result: HomeResult) -> None:
+        if result.touched is not None:
+            self._rows += result.touched.rows
+            for kind, names in result.touched.objects.items():
+                self._names.setdefault(kind, set()).update(names)
+
+    def lines(self) -> list[str]:
+        """One line per kind; empty when no home was migrated."""
+        if not self._names:
+            return []
+        shown = [
+            f"  {kind}: {', '.join(sorted(names)[:_NAMES_SHOWN])}"
+            + (f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else "")
+            for kind, names in self._names.items()
+            if names
+        ]
+        return ["touched in each home:", *shown, f"  rows, of all homes together: {self._rows}"]
+
+
 class LineReport:
     """For logs: a line every few seconds, each failure, a summary."""
 
     def __init__(self) -> None:
         self._planned = self._failures = 0
+        self._tally = _Tally()
         self._counts: Counter[str] = Counter()
         self._spoke = 0.0
 
@@ -95,6 +124,7 @@ class LineReport:
             self._spoke = monotonic()
             return
         self._counts[event.status] += 1
+        self._tally.add(event)
         if event.status == "failed":
             self._failures += 1
             if self._failures <= _FAILURES_SHOWN:
@@ -107,7 +137,7 @@ class LineReport:
     def end(self, result: RunResult) -> None:
         if self._failures > _FAILURES_SHOWN:
             typer.echo(f"… and {self._failures - _FAILURES_SHOWN} more failures")
-        typer.echo(_summary(result))
+        typer.echo("\n".join([_summary(result), *self._tally.lines()]))
 
 
 class _RateColumn(ProgressColumn):
@@ -134,6 +164,7 @@ class ScreenReport:
         self._bars: dict[str, TaskID] = {}
         self._counts: dict[str, Counter[str]] = {}
         self._failures = 0
+        self._tally = _Tally()
 
     @staticmethod
     def suits() -> bool:
@@ -168,6 +199,7 @@ class ScreenReport:
 
     def _home(self, result: HomeResult) -> None:
         counts = self._counts[result.cluster]
+        self._tally.add(result)
         counts[result.status] += 1
         finished = counts["done"] + counts["failed"] + counts["skipped"]
         self._progress.update(
@@ -185,7 +217,7 @@ class ScreenReport:
     def end(self, result: RunResult) -> None:
         if self._failures > _FAILURES_SHOWN:
             self._console.print(f"… and {self._failures - _FAILURES_SHOWN} more failures")
-        self._console.print(Text(_summary(result)))
+        self._console.print(Text("\n".join([_summary(result), *self._tally.lines()])))
 
 
 def print_plan(plan: Plan) -> None:
@@ -278,6 +310,8 @@ def _home_document(result: HomeResult) -> dict[str, Any]:
         "error": result.error,
         "milliseconds": result.milliseconds,
         "attempts": result.attempts,
+        "rows": result.touched.rows if result.touched else None,
+        "objects": result.touched.objects if result.touched else None,
     }
 
 

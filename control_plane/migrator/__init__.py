@@ -2,7 +2,7 @@
 
 from control_plane.migrator.deprecations import DeprecationUse, deprecations
 from control_plane.migrator.plan import DueHome, Group, Plan, Unreached
-from control_plane.migrator.results import Event, HomeResult, Planned, RunResult
+from control_plane.migrator.results import Event, HomeResult, Planned, RunResult, Touched
 from control_plane.migrator.run import Options, migrate_all, plan_migration
 from control_plane.migrator.versions import VersionCount, fleet_versions
 
@@ -16,6 +16,7 @@ __all__ = [
     "Plan",
     "Planned",
     "RunResult",
+    "Touched",
     "Unreached",
     "VersionCount",
     "deprecations",

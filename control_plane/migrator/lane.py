@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from control_plane.isolation.extensions import install_extensions
 from control_plane.migrator.explain import Explainer
 from control_plane.migrator.link import Link
 from control_plane.migrator.plan import DueHome
-from control_plane.migrator.results import HomeResult
+from control_plane.migrator.results import HomeResult, Touched
 from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, pause, sqlstate_of
 from control_plane.pools.connect import UNREACHABLE
 from control_plane.pools.databases import Databases
@@ -31,6 +32,7 @@ _FAILURES: tuple[type[BaseException], ...] = (
     *UNREACHABLE,
 )
 _LOSSES = 10  # lost connections in a row after which the cluster is given up: some 25 seconds
+_TOUCHED = "CP004"  # the message of stamp_migration() that says what was touched
 _VERSION = "SELECT version FROM tenancy.homes WHERE id = $1"
 
 
@@ -72,6 +74,7 @@ class _Task:
     attempt: int = 0
     began: float = 0.0
     seconds: float = 0.0  # of work, over all attempts
+    touched: Touched | None = None
 
 
 class Lane:
@@ -130,7 +133,17 @@ class Lane:
         home, job = task.home, self._job
         connection = await link.to(home.place.database)
         message = job.script(task.version).message(home.home_id, home.schema_name, self._lock_timeout(task))
-        await connection.execute(message)
+
+        def listen(_: object, said: asyncpg.PostgresLogMessage) -> None:
+            if said.sqlstate == _TOUCHED:
+                objects = json.loads(said.message)
+                task.touched = Touched(rows=objects.pop("rows"), objects=objects)
+
+        connection.add_log_listener(listen)
+        try:
+            await connection.execute(message)
+        finally:
+            connection.remove_log_listener(listen)
 
     def _lock_timeout(self, task: _Task) -> float:
         return lock_timeout(task.attempt, self._job.lock_timeout)
@@ -211,6 +224,7 @@ class Lane:
                 attempts=task.attempt + 1,
                 sqlstate=sqlstate_of(error) if error else None,
                 error=text,
+                touched=task.touched if status == "done" else None,
             )
         )
 

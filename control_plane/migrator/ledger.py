@@ -82,4 +82,5 @@ def _row(result: HomeResult) -> dict[str, object]:
         "sqlstate": result.sqlstate,
         "error": result.error,
         "milliseconds": result.milliseconds,
+        "rows_touched": result.touched.rows if result.touched else None,
     }

@@ -10,6 +10,14 @@ from control_plane.migrator.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
+class Touched:
+    """What an upgrade created or changed in a home: names by kind (tables, views, indexes, functions), and rows."""
+
+    objects: dict[str, list[str]]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class HomeResult:
     """The outcome of one home. `skipped` is a home that disappeared or was taken care of by somebody else."""
 
@@ -25,6 +33,7 @@ class HomeResult:
     attempts: int
     sqlstate: str | None = None
     error: str | None = None
+    touched: Touched | None = None  # None unless this run did it, and heard so
 
 
 @dataclass(frozen=True, slots=True)

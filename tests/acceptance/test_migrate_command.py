@@ -103,12 +103,15 @@ async def test_a_failed_home_is_named_with_its_reason_and_the_exit_code_is_1(fle
     assert {home["tenant"]: home["status"] for home in homes} == {"bad": "failed", "good": "done"}
     assert set(homes[0]) == {
         "event", "cluster", "tenant", "home", "isolation", "from", "to", "status", "sqlstate", "error",
-        "milliseconds", "attempts",
+        "milliseconds", "attempts", "rows", "objects",
     }  # fmt: skip
     assert (run["event"], run["status"], run["done"], run["failed"], run["left"]) == ("run", "failed", 1, 1, 0)
     code, out, _ = await call(fleet, "migrate-all")
     assert code == 1
-    reason = 'column "bio" of relation "tb_user" already exists (0002_profiles/expand.sql) [42701]'
+    reason = (
+        'column "bio" of relation "tb_user" already exists: found text, wanted text NOT NULL DEFAULT \'\'::text'
+        " (0002_profiles/expand.sql) [42701]"
+    )
     assert f"failed: bad on main stays at version 1: {reason}" in out
 
 

@@ -4,6 +4,67 @@
 --   CP001  the home is not at the version that the message starts from: plan again
 --   CP002  another migration holds the home: come back later
 --   CP003  the template breaks an isolation rule
+--   CP004  (a message, no error) what the migration touched: {"tables": [], "views": [], "indexes": [],
+--          "functions": [], "rows": 0}
+
+-- The rows of a home's tables that this transaction, and what the server has not yet counted of those before it in this
+-- session, has inserted, updated and deleted.
+CREATE FUNCTION rows_written(relations oid[]) RETURNS bigint
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(sum(pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_updated(c.oid)
+                            + pg_stat_get_xact_tuples_deleted(c.oid)), 0)
+        FROM pg_class c
+        WHERE c.oid = ANY (relations) AND c.relkind = 'r'
+    );
+END
+$$;
+
+-- What this transaction has created or changed in a home, by name; API schemas are named api_v1, api_v2, …
+-- A function that is made or replaced is recorded anew in pg_depend, one that only changes hands is not.
+CREATE FUNCTION touched(home uuid) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    base name;
+    schemas oid[];
+    relations oid[];
+    rows_before bigint := nullif(current_setting('tenancy.rows_before', true), '');
+    objects jsonb;
+    present xid := pg_current_xact_id()::xid;
+BEGIN
+    SELECT h.schema_name INTO base FROM tenancy.homes h WHERE h.id = home;
+    SELECT array_agg(s.schema_oid) INTO schemas FROM tenancy.home_schemas(home) s;
+    relations := tenancy.schema_objects(schemas, 'pg_class');
+    SELECT jsonb_object_agg(kind, names) INTO objects
+    FROM (
+        SELECT found.kind, jsonb_agg(substr(n.nspname, length(base) + 3) || left('.', length(n.nspname) - length(base))
+                                     || found.name ORDER BY n.nspname, found.name) AS names
+        FROM (
+            SELECT CASE WHEN c.relkind = 'v' THEN 'views' WHEN c.relkind IN ('i', 'I') THEN 'indexes' ELSE 'tables' END,
+                   c.relname, c.relnamespace
+            FROM pg_class c
+            WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p', 'v', 'i', 'I') AND c.xmin = present
+            UNION ALL
+            SELECT DISTINCT 'functions', p.proname, p.pronamespace
+            FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
+            WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = ANY (schemas)
+              AND d.classid = 'pg_proc'::regclass AND d.xmin = present
+        ) AS found (kind, name, namespace)
+        JOIN pg_namespace n ON n.oid = found.namespace
+        GROUP BY found.kind
+    ) AS named;
+    RETURN jsonb_build_object('tables', '[]', 'views', '[]', 'indexes', '[]', 'functions', '[]')
+        || coalesce(objects, '{}')
+        || jsonb_build_object('rows', greatest(tenancy.rows_written(relations) - rows_before, 0));
+END
+$$;
 
 CREATE FUNCTION begin_migration(home uuid, from_version integer, to_version integer, api_versions integer[])
 RETURNS void
@@ -52,6 +113,8 @@ BEGIN
     LOOP
         EXECUTE format('ALTER ROUTINE %s OWNER TO cp_owner', handed_over);
     END LOOP;
+    PERFORM set_config('tenancy.rows_before', tenancy.rows_written(
+        tenancy.schema_objects(ARRAY[to_regnamespace(quote_ident(this.schema_name))], 'pg_class'))::text, true);
 END
 $$;
 
@@ -238,6 +301,10 @@ DECLARE
     faults text;
 BEGIN
     SELECT h.* INTO STRICT this FROM tenancy.homes h WHERE h.id = home;
+
+    IF this.version > 0 THEN  -- before the grants, which change every new object once more
+        RAISE INFO '%', tenancy.touched(home) USING ERRCODE = 'CP004';
+    END IF;
 
     FOR definer IN
         SELECT p.oid::regprocedure AS routine, n.nspname AS schema
