@@ -103,9 +103,7 @@ async def _replay(
         await transaction.rollback()
 
 
-async def _wanted(
-    connection: asyncpg.Connection, sql: str, home: DueHome, error: asyncpg.PostgresError
-) -> str | None:
+async def _wanted(connection: asyncpg.Connection, sql: str, home: DueHome, error: asyncpg.PostgresError) -> str | None:
     """What `sql` makes of the column that is in its way, once that and others like it are moved; None if it cannot."""
     first = clash = _clash(error)
     moved: set[_Column] = set()

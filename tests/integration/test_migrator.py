@@ -157,7 +157,10 @@ async def test_a_home_that_cannot_go_stays_and_is_named_and_all_others_are_done(
     assert (result.status, result.done, result.failed) == ("failed", 3, 1)
     failure = outcomes["bad"]
     assert (failure.sqlstate, failure.attempts) == ("42701", 1)
-    assert failure.error == 'column "bio" of relation "tb_user" already exists (0002_profiles/expand.sql)'
+    assert failure.error == (
+        'column "bio" of relation "tb_user" already exists: found text, wanted text NOT NULL DEFAULT \'\'::text'
+        " (0002_profiles/expand.sql)"
+    )
     assert await fleet.version(bad) == await fleet.copied_version(bad) == 1
     assert [await fleet.version(home) for home in good] == [3, 3, 3]
     async with fleet.databases.registry() as session:
