@@ -243,6 +243,7 @@ BEGIN
     INSERT INTO tenancy.home_roles (home_id, role_name) VALUES (home, request_role);
     INSERT INTO tenancy.tenants (id, home_id, slug, state) VALUES (tenant, home, slug, 'provisioning');
     EXECUTE format('COMMENT ON SCHEMA %I IS %L', this.schema_name, slug);
+    PERFORM tenancy.renew_cursor_secret();
     PERFORM tenancy.grant_home(home);
 END
 $$;

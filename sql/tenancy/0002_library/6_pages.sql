@@ -5,91 +5,6 @@
 -- pages, by which columns they may be sorted and what may be filtered. Errors: 22023 for a request that is not
 -- allowed, P0002 for a collection that does not exist.
 
--- What the cursors of this database are authenticated with. No request can read it.
-CREATE TABLE cursor_secret (
-    id boolean PRIMARY KEY DEFAULT true CHECK (id),
-    secret bytea NOT NULL
-);
-
--- Called once here, and when a copy of a database becomes a tenant's: each has a secret of its own.
-CREATE FUNCTION renew_cursor_secret() RETURNS void
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $$
-    INSERT INTO tenancy.cursor_secret (secret)
-    VALUES (sha256((gen_random_uuid()::text || gen_random_uuid()::text)::bytea))  -- 244 random bits
-    ON CONFLICT (id) DO UPDATE SET secret = excluded.secret
-$$;
-SELECT renew_cursor_secret();
-
--- Zero bytes after a key of up to 64, each byte combined with `pad`.
-CREATE FUNCTION hmac_block(key bytea, pad bit) RETURNS bytea
-IMMUTABLE PARALLEL SAFE
-RETURN substring(
-    bit_send(('x' || rpad(encode(key, 'hex'), 128, '0'))::bit(512) # repeat(pad::text, 64)::bit(512))
-    FROM 5);  -- the first four bytes count the bits
-
--- HMAC-SHA-256 as in RFC 2104, since pgcrypto is not everywhere and sha256() is.
-CREATE FUNCTION hmac_sha256(key bytea, message bytea) RETURNS bytea
-IMMUTABLE PARALLEL SAFE
-RETURN (
-    SELECT sha256(tenancy.hmac_block(k, b'01011100') || sha256(tenancy.hmac_block(k, b'00110110') || message))
-    FROM (SELECT CASE WHEN length(key) > 64 THEN sha256(key) ELSE key END) AS fitting (k)
-);
-
--- The form of base64 that stands in an address as it is.
-CREATE FUNCTION url_base64(content bytea) RETURNS text
-IMMUTABLE PARALLEL SAFE
-RETURN translate(encode(content, 'base64'), E'+/=\n', '-_');
-
--- What a cursor is good for: a place in this tenant's rows of one collection, in one order, under one filter.
-CREATE FUNCTION cursor_mac(scope jsonb, place bytea) RETURNS bytea
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    -- One text for one value: jsonb orders keys and quotes what it holds, and its text ends before the zero byte.
-    RETURN tenancy.hmac_sha256(
-        (SELECT c.secret FROM tenancy.cursor_secret c),
-        convert_to(jsonb_build_array(1, tenancy.current_tenant_id(), scope)::text, 'UTF8') || '\x00'::bytea || place);
-END
-$$;
-
--- The cursor for a place: byte 1 is the version, then come 32 bytes that authenticate it, then the place.
-CREATE FUNCTION seal_cursor(scope jsonb, place jsonb) RETURNS text
-LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    content bytea := convert_to(place::text, 'UTF8');
-BEGIN
-    RETURN tenancy.url_base64('\x01'::bytea || tenancy.cursor_mac(scope, content) || content);
-END
-$$;
-
--- The place that a cursor stands for. Whatever is wrong with it, the answer is the same.
-CREATE FUNCTION open_cursor(scope jsonb, cursor text) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    content bytea;
-    place bytea;
-BEGIN
-    IF cursor ~ '^[A-Za-z0-9_-]+$' AND length(cursor) % 4 <> 1 AND length(cursor) <= 16384 THEN
-        content := decode(rpad(translate(cursor, '-_', '+/'), (length(cursor) + 3) / 4 * 4, '='), 'base64');
-        place := substring(content FROM 34);
-        IF length(content) > 33 AND get_byte(content, 0) = 1
-           AND tenancy.url_base64(content) = cursor  -- the bits that base64 ignores may not vary either
-           -- Digests are compared, so that the time it takes tells nothing of the right value.
-           AND sha256(substring(content FROM 2 FOR 32)) = sha256(tenancy.cursor_mac(scope, place)) THEN
-            RETURN convert_from(place, 'UTF8')::jsonb;
-        END IF;
-    END IF;
-    RAISE EXCEPTION 'the cursor does not belong to this page' USING ERRCODE = 'invalid_parameter_value';
-END
-$$;
-
 -- The view of an API version's collection ('2.users') in the caller's home, and what the register says of it.
 CREATE FUNCTION find_collection(collection text, OUT view_name regclass, OUT register jsonb)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -203,35 +118,33 @@ BEGIN
 END
 $$;
 
--- The statement that reads documents and their keys: $1 is the tenant, $2 the values. The comparison of rows
--- (a, id) > (x, y) is one range of the index (tenant_id, a, id); spelled out with OR it would filter all rows before.
+-- The statement that reads documents and their keys: $1 is the tenant, $2 the values of the conditions and, after
+-- `filter_count` of them, of the key that the page begins at (`at`: with that row) or, null, of no key. The comparison
+-- of rows (a, id) > (x, y) is one range of the index (tenant_id, a, id); spelled out with OR it would filter all rows
+-- before.
 CREATE FUNCTION page_statement(
-    view_name regclass,
-    keys text[],
-    ascending boolean,
-    conditions text DEFAULT '',
-    comparison text DEFAULT '',  -- with the key values, which stand in $2 from `first_value` on
-    first_value integer DEFAULT 1
+    view_name regclass, keys text[], rising boolean, conditions text, at boolean, filter_count integer
 ) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('SELECT data, jsonb_build_array(%s) AS key FROM %s WHERE tenant_id = $1::uuid%s%s ORDER BY %s',
-                  string_agg(quote_ident(k), ', ' ORDER BY n),
-                  view_name,
-                  conditions,
-                  CASE WHEN comparison <> '' THEN
-                      format(' AND ROW(%s) %s ROW(%s)',
-                             string_agg(quote_ident(k), ', ' ORDER BY n),
-                             comparison,
-                             string_agg(format('($2)[%s]::%s', first_value + n - 1, tenancy.column_type(view_name, k)),
-                                        ', ' ORDER BY n))
-                  END,
-                  string_agg(quote_ident(k) || CASE WHEN ascending THEN '' ELSE ' DESC' END, ', ' ORDER BY n))
+    SELECT concat(
+        format('SELECT data, jsonb_build_array(%s) AS key FROM %s WHERE tenant_id = $1::uuid',
+               string_agg(quote_ident(k), ', ' ORDER BY n), view_name),
+        conditions,
+        CASE WHEN at IS NOT NULL THEN
+            format(' AND ROW(%s) %s ROW(%s)',
+                   string_agg(quote_ident(k), ', ' ORDER BY n),
+                   CASE WHEN rising THEN '>' ELSE '<' END || CASE WHEN at THEN '=' ELSE '' END,
+                   string_agg(
+                       format('($2)[%s]::%s', filter_count + n, tenancy.column_type(view_name, k)), ', ' ORDER BY n))
+        END,
+        ' ORDER BY ',
+        string_agg(quote_ident(k) || CASE WHEN rising THEN '' ELSE ' DESC' END, ', ' ORDER BY n))
     FROM unnest(keys) WITH ORDINALITY AS u (k, n)
 $$;
 
--- {items, page: {next, prev, has_next, has_prev}}: up to `page_limit` documents, always in the order that was asked for.
+-- {items, page: {next, prev, has_next, has_prev}}: up to `page_limit` documents, always in the order asked for.
 --   collection   '<api>.<resource>' of the caller's home
 --   sort         a column that the register allows; the key of the collection follows it, so that the order is total
 --   direction    asc or desc
@@ -255,19 +168,17 @@ DECLARE
     first_order text;
     keys text[];
     scope jsonb;
-    place jsonb;
+    place jsonb;          -- where the page begins: {key, at: with the row of that key, go: next or prev}
     forward boolean;      -- towards the end of the order
     rising boolean;       -- the key values rise on the way
     conditions text;
     given text[];         -- the values of the filters
-    items jsonb[];
+    items jsonb[];        -- in the order of the way
     item_keys jsonb[];
-    more boolean;         -- further on the way
-    behind boolean := false;
-    last_key jsonb;
-    first_key jsonb;
-    at_first boolean := false;
+    ahead boolean;        -- there are rows further on the way
     ahead_cursor text;
+    behind boolean := false;
+    behind_place jsonb;
     behind_cursor text;
 BEGIN
     IF tenancy.current_tenant_id() IS NULL THEN
@@ -288,53 +199,51 @@ BEGIN
         RAISE EXCEPTION 'the limit is out of range' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     keys := sort || ARRAY(
-        SELECT k FROM jsonb_array_elements_text(register -> 'key') WITH ORDINALITY AS e (k, n) WHERE k <> sort ORDER BY n);
+        SELECT k
+        FROM jsonb_array_elements_text(register -> 'key') WITH ORDINALITY AS e (k, n)
+        WHERE k <> sort
+        ORDER BY n);
     SELECT * INTO conditions, given FROM tenancy.filter_conditions(found_view, register -> 'filters', filters);
 
     scope := jsonb_build_array(collection, sort, direction, filters);
     IF cursor IS NOT NULL THEN
         place := tenancy.open_cursor(scope, cursor);
     END IF;
-    forward := coalesce(place ->> 'go', 'next') = 'next';
+    forward := place IS NULL OR place ->> 'go' = 'next';
     rising := forward = (direction = 'asc');
 
     -- One row more than asked for tells whether there are more.
     EXECUTE format(
         'SELECT array_agg(data), array_agg(key) FROM (%s LIMIT %s) AS page',
-        tenancy.page_statement(
-            found_view, keys, rising, conditions,
-            CASE WHEN place IS NULL THEN '' ELSE tenancy.beyond(rising, (place -> 'at')::boolean) END,
-            cardinality(given) + 1),
+        tenancy.page_statement(found_view, keys, rising, conditions, (place -> 'at')::boolean, cardinality(given)),
         page_limit + 1)
     INTO items, item_keys
-    USING tenancy.current_tenant_id(), given || tenancy.elements(place -> 'key');
-    more := coalesce(cardinality(items), 0) > page_limit;
+    USING tenancy.current_tenant_id(), given || ARRAY(SELECT jsonb_array_elements_text(place -> 'key'));
+    ahead := coalesce(cardinality(items), 0) > page_limit;
     items := coalesce(items[:page_limit], '{}');
     item_keys := item_keys[:page_limit];
+    IF ahead THEN
+        ahead_cursor := tenancy.seal_cursor(scope, jsonb_build_object(
+            'key', item_keys[page_limit], 'at', false, 'go', CASE WHEN forward THEN 'next' ELSE 'prev' END));
+    END IF;
 
     -- The way back begins before the first row; on a page that has lost all its rows, where the way here began.
     IF place IS NOT NULL THEN
-        first_key := coalesce(item_keys[1], place -> 'key');
-        at_first := cardinality(items) = 0 AND NOT (place -> 'at')::boolean;
+        behind_place := jsonb_build_object(
+            'key', coalesce(item_keys[1], place -> 'key'),
+            'at', items = '{}' AND NOT (place -> 'at')::boolean,
+            'go', CASE WHEN forward THEN 'prev' ELSE 'next' END);
         EXECUTE format(
             'SELECT EXISTS (%s LIMIT 1)',
             tenancy.page_statement(
-                found_view, keys, NOT rising, conditions, tenancy.beyond(NOT rising, at_first), cardinality(given) + 1))
+                found_view, keys, NOT rising, conditions, (behind_place -> 'at')::boolean, cardinality(given)))
         INTO behind
-        USING tenancy.current_tenant_id(), given || tenancy.elements(first_key);
-    ELSE
-        first_key := item_keys[1];
-    END IF;
-    last_key := item_keys[cardinality(item_keys)];
-
-    IF more THEN
-        ahead_cursor := tenancy.seal_cursor(scope, jsonb_build_object(
-            'key', last_key, 'at', false, 'go', CASE WHEN forward THEN 'next' ELSE 'prev' END));
+        USING tenancy.current_tenant_id(), given || ARRAY(SELECT jsonb_array_elements_text(behind_place -> 'key'));
     END IF;
     IF behind THEN
-        behind_cursor := tenancy.seal_cursor(scope, jsonb_build_object(
-            'key', first_key, 'at', at_first, 'go', CASE WHEN forward THEN 'prev' ELSE 'next' END));
+        behind_cursor := tenancy.seal_cursor(scope, behind_place);
     END IF;
+
     IF NOT forward THEN
         items := ARRAY(SELECT items[n] FROM generate_subscripts(items, 1) AS n ORDER BY n DESC);
     END IF;
@@ -343,13 +252,13 @@ BEGIN
         'page', jsonb_build_object(
             'next', CASE WHEN forward THEN ahead_cursor ELSE behind_cursor END,
             'prev', CASE WHEN forward THEN behind_cursor ELSE ahead_cursor END,
-            'has_next', CASE WHEN forward THEN more ELSE behind END,
-            'has_prev', CASE WHEN forward THEN behind ELSE more END));
+            'has_next', CASE WHEN forward THEN ahead ELSE behind END,
+            'has_prev', CASE WHEN forward THEN behind ELSE ahead END));
 END
 $$;
 
 GRANT EXECUTE ON FUNCTION
     read_page(text, text, text, jsonb, integer, text), find_collection(text), column_type(regclass, text),
     filter_value(jsonb, text, text), filter_conditions(regclass, jsonb, jsonb),
-    page_statement(regclass, text[], boolean, text, text, integer), seal_cursor(jsonb, jsonb), open_cursor(jsonb, text)
+    page_statement(regclass, text[], boolean, text, boolean, integer)
     TO cp_owner, cp_definer, cp_request;
