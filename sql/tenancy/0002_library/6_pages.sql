@@ -89,7 +89,7 @@ BEGIN
             RAISE EXCEPTION '% does not exist', what USING ERRCODE = 'invalid_parameter_value';
         END IF;
         type_name := tenancy.column_type(view_name, filter.column_name);
-        placed := format('($2)[%s]::%s', cardinality(filter_values) + 1, type_name);
+        placed := format('($2::text[])[%s]::%s', cardinality(filter_values) + 1, type_name);
         CASE filter.operator
         WHEN 'is' THEN
             IF filter.value NOT IN ('"null"', '"not_null"') THEN
@@ -137,7 +137,8 @@ AS $$
                    string_agg(quote_ident(k), ', ' ORDER BY n),
                    CASE WHEN rising THEN '>' ELSE '<' END || CASE WHEN at THEN '=' ELSE '' END,
                    string_agg(
-                       format('($2)[%s]::%s', filter_count + n, tenancy.column_type(view_name, k)), ', ' ORDER BY n))
+                       format('($2::text[])[%s]::%s', filter_count + n, tenancy.column_type(view_name, k)),
+                       ', ' ORDER BY n))
         END,
         ' ORDER BY ',
         string_agg(quote_ident(k) || CASE WHEN rising THEN '' ELSE ' DESC' END, ', ' ORDER BY n))
