@@ -26,6 +26,7 @@ CREATE TABLE tb_comment (
     FOREIGN KEY (tenant_id, post_id) REFERENCES tb_post (tenant_id, id) ON DELETE CASCADE,
     FOREIGN KEY (tenant_id, author_id) REFERENCES tb_user (tenant_id, id) ON DELETE SET NULL (author_id)
 );
+CREATE INDEX tb_comment_created_at ON tb_comment (tenant_id, created_at, id);
 CREATE INDEX tb_comment_post_id ON tb_comment (tenant_id, post_id, created_at, id);
 CREATE INDEX tb_comment_author_id ON tb_comment (tenant_id, author_id, created_at, id);
 SELECT tenancy.protect_table('tb_comment');
