@@ -60,7 +60,7 @@ BEGIN
         JOIN pg_namespace n ON n.oid = found.namespace
         GROUP BY found.kind
     ) AS named;
-    RETURN jsonb_build_object('tables', '[]', 'views', '[]', 'indexes', '[]', 'functions', '[]')
+    RETURN '{"tables": [], "views": [], "indexes": [], "functions": []}'::jsonb
         || coalesce(objects, '{}')
         || jsonb_build_object('rows', greatest(tenancy.rows_written(relations) - rows_before, 0));
 END
