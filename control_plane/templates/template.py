@@ -52,9 +52,9 @@ class Version:
 
     def parts(self) -> Iterator[Part]:
         """The transactional files in the order in which they run."""
-        expand = self.path / "expand.sql"
-        if expand.is_file():
-            yield Part(f"{self.name}/expand.sql", expand.read_text("utf-8"), api=None)
+        for file in (self.path / "expand.sql", *sorted(self.path.glob("expand_*.sql"))):
+            if file.is_file():
+                yield Part(f"{self.name}/{file.name}", file.read_text("utf-8"), api=None)
         found = ((int(match[1]), file) for file in self.path.iterdir() if (match := _API_FILE.fullmatch(file.name)))
         for api, file in sorted(found):
             yield Part(f"{self.name}/{file.name}", file.read_text("utf-8"), api=api)
