@@ -16,11 +16,12 @@ dev: .venv/.installed ## Start everything on this machine: PostgreSQL, API, work
 test: check ## Check, then run every test but the long ones
 	@$(RUN) pytest -n $(WORKERS) --dist loadscope
 
-check: .venv/.installed ## Lint, formatting, types, import contracts
+check: .venv/.installed ## Lint, formatting, types, import contracts, templates
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/control-plane template lint
 
 test-long: .venv/.installed ## Run the long tests
 	@$(RUN) pytest -m long

@@ -11,7 +11,7 @@ import signal
 import sys
 
 COMMANDS = (
-    "dev", "serve", "worker", "init", "cluster", "tenant", "token", "env", "doctor", "migrate-all", "migrate",
+    "dev", "serve", "worker", "init", "cluster", "tenant", "token", "env", "doctor", "template", "migrate-all", "migrate",
     "deprecations",
 )  # fmt: skip
 

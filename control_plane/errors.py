@@ -285,6 +285,19 @@ class TemplateInvalid(ControlPlaneError):
     code, status = "template_invalid", 422
 
 
+class TemplateRefused(TemplateInvalid):
+    """The template breaks a rule of isolation or of its API versions."""
+
+    code = "template_refused"
+
+
+class TemplateExists(Conflict):
+    """There is a template of this name."""
+
+    code = "template_exists"
+    hint = "Choose another name, or another directory with --into."
+
+
 class TemplateChanged(Conflict):
     """A released template version was changed afterwards."""
 

@@ -34,6 +34,7 @@ from control_plane.registry.installation import installation_id
 from control_plane.registry.secrets import SecretBox
 from control_plane.settings import Settings
 from control_plane.templates import Templates
+from control_plane.templates.release import release
 from control_plane.tenants.clusters import add_cluster
 
 FIRST_CLUSTER = "local"
@@ -78,8 +79,8 @@ async def initialise(
     """Release the template, register the registry's own server as the first cluster, upgrade `tenancy` everywhere.
 
     Later calls release nothing unless told to: a fleet goes to its next version by `migrate-all`.
-    Raises `TemplateNotFound`, `TemplateChanged`, `BeforeSunset`, `UnsafePosture`, `ClusterUnavailable` of the first
-    cluster.
+    Raises `TemplateNotFound`, `TemplateChanged`, `TemplateRefused`, `BeforeSunset`, `UnsafePosture`, `ClusterUnavailable`
+    of the first cluster.
     """
     template = plane.templates[plane.settings.template]
     async with plane.databases.registry.begin() as session:
@@ -87,7 +88,7 @@ async def initialise(
         if template_version is not None or released is None:
             upto = template.latest if template_version is None else template.version(template_version).number
             require_sunset(template, released, upto, None)
-            await template_versions.release(session, template, upto)
+            await release(session, template, upto)
             released = max(upto, released or 0)
         known = await clusters.all_by_name(session)
     if first_cluster and not known:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from control_plane.cli import cluster, deprecations, dev, doctor, env, init, migrate, serve, tenant, token, worker
+from control_plane.cli import (
+    cluster,
+    deprecations,
+    dev,
+    doctor,
+    env,
+    init,
+    migrate,
+    serve,
+    template,
+    tenant,
+    token,
+    worker,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,6 +32,7 @@ app.command("serve")(serve.serve)
 app.command("worker")(worker.worker)
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(tenant.app, name="tenant")
+app.add_typer(template.app, name="template")
 migrate.register(app)
 app.command("deprecations")(deprecations.deprecations)
 app.command("token")(token.token)

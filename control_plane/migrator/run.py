@@ -23,6 +23,7 @@ from control_plane.migrator.tenancy import bring_up
 from control_plane.pools.databases import Databases
 from control_plane.registry import runs, template_versions
 from control_plane.templates import Template
+from control_plane.templates.release import release, require_clean
 
 
 def _ignore(event: Event) -> None:
@@ -64,7 +65,7 @@ async def migrate_all(
     """Bring the homes of `template` to the target; a home that cannot go stays where it was and is reported.
 
     Setting `stop` lets the homes in flight finish and ends the run as halted; cancelling the task cancels them, which
-    leaves them where they were. Raises as `plan_migration`, before anything runs.
+    leaves them where they were. Raises as `plan_migration`, and `TemplateRefused`, before anything runs.
     """
     run = _Run(databases, template, options, stop or asyncio.Event(), listener)
     return await run.execute()
@@ -110,14 +111,20 @@ class _Run:
         )
 
     async def _release(self, plan: Plan) -> None:
-        """Fix the checksums and let new tenants begin at the target; a trial on single tenants releases nothing."""
+        """Fix the checksums and let new tenants begin at the target; a trial on single tenants releases nothing.
+
+        What was never released is held against the rules first, also for a trial.
+        """
         async with self.databases.registry.begin() as session:
             released = await template_versions.current(session, self.template)
             early = early_removals(self.template, released, plan.target)
             if early and self.options.override_sunset:
                 record_override(session, self.options.actor, self.template, early, self.options.override_sunset)
             if not self.options.only:
-                await template_versions.release(session, self.template, plan.target)
+                await release(session, self.template, plan.target)
+            elif plan.homes:
+                released = await template_versions.current(session, self.template)
+                await require_clean(self.template, released or 0, plan.target)
             await runs.copy_versions(session, plan.copies)
 
     async def _work_off(self, plan: Plan) -> None:

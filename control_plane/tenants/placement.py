@@ -11,6 +11,7 @@ from control_plane.registry.installation import installation_id
 from control_plane.registry.models import Cluster, Home
 from control_plane.registry.secrets import SecretBox
 from control_plane.templates import Template
+from control_plane.templates.release import release
 
 
 async def choose_cluster(session: AsyncSession, isolation: str, name: str | None) -> Cluster:
@@ -46,12 +47,12 @@ async def _explain(session: AsyncSession, isolation: str, name: str) -> None:
 async def choose_version(session: AsyncSession, template: Template, wanted: int | None) -> int:
     """The wanted version if it was released, else the highest one that was; the very first tenant releases the latest.
 
-    Raises `TemplateNotFound`, `TemplateChanged`, `VersionConflict`.
+    Raises `TemplateNotFound`, `TemplateChanged`, `TemplateRefused`, `VersionConflict`.
     """
     current = await template_versions.current(session, template)
     if current is None:
         current = template.latest
-        await template_versions.release(session, template, current)
+        await release(session, template, current)
     if wanted is None:
         return current
     template.version(wanted)

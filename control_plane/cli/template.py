@@ -1,0 +1,137 @@
+"""`cp template …`: look at templates, hold one against the rules, begin a new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from control_plane.cli.output import print_json, print_table
+from control_plane.cli.run import Json, run
+from control_plane.errors import ConfigurationError
+from control_plane.settings import Settings, shipped
+from control_plane.templates import Template, Templates
+from control_plane.templates.scaffold import new_template
+
+app = typer.Typer(no_args_is_help=True, help="Look at templates, hold one against the rules, begin a new one.")
+
+Name = Annotated[str | None, typer.Argument(help="The template; all of them when absent.")]
+
+
+@app.command()
+def lint(
+    name: Name = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Only this version.")] = None,
+    json: Json = False,
+) -> None:
+    """Hold the SQL of templates against the rules of isolation and of API versions (docs/template-lint.md).
+
+    Exit 0: nothing breaks a rule. 1: something does. 2: refused, nothing was looked at.
+    """
+    if version is not None and name is None:
+        raise typer.BadParameter("--version needs the name of a template")
+
+    async def work(settings: Settings) -> list[Template]:
+        templates = Templates.load(settings.templates)
+        chosen = [templates[name]] if name is not None else list(templates.values())
+        if version is not None:
+            chosen[0].version(version)
+        return chosen
+
+    chosen = run(work, as_json=json)
+    # Imported here: no other command needs PostgreSQL's parser, and loading it takes a moment.
+    from control_plane.templates.lint import lint_template
+
+    findings = [
+        found for template in chosen for found in lint_template(template, [version] if version is not None else None)
+    ]
+    if json:
+        print_json(findings)
+    else:
+        for found in findings:
+            typer.echo(str(found))
+        looked_at = ", ".join(template.name for template in chosen)
+        typer.echo(f"{len(findings)} to correct." if findings else f"Nothing breaks a rule: {looked_at}.")
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits and underscores.")],
+    into: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Where templates are; CP_TEMPLATES when absent.")
+    ] = None,
+) -> None:
+    """Write a new template, a copy of the smallest one: a table, a view and a function.
+
+    It breaks no rule, and tenants can be made of it at once.
+    """
+
+    async def work(settings: Settings) -> Path:
+        if (
+            into is None
+            and settings.templates == shipped("tenant_templates")
+            and "_shipped" in settings.templates.parts
+        ):
+            raise ConfigurationError(
+                "The shipped templates stand inside the installed package.",
+                hint=f"cp template new {name} --into DIRECTORY, and set CP_TEMPLATES to that directory.",
+            )
+        return new_template(name, into or settings.templates)
+
+    path = run(work)
+    typer.echo(f"{path} is a template of one version.")
+    typer.echo(f"next: cp template lint {name}; cp tenant create SLUG --template {name}")
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """The templates of CP_TEMPLATES."""
+
+    async def work(settings: Settings) -> list[Template]:
+        return list(Templates.load(settings.templates).values())
+
+    rows = [
+        {
+            "name": template.name,
+            "versions": template.latest,
+            "api": list(template.api_versions(template.latest)),
+            "default_api": template.default_api(template.latest),
+            "resources": sorted(template.manifest.resources),
+            "functions": sorted(template.manifest.functions),
+        }
+        for template in run(work, as_json=json)
+    ]
+    if json:
+        print_json(rows)
+    else:
+        columns = ("name", "versions", "api", "default_api")
+        counted = [[*(row[column] for column in columns), len(row["resources"]), len(row["functions"])] for row in rows]
+        print_table((*columns, "resources", "functions"), counted)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="The template.")], json: Json = False) -> None:
+    """The versions of a template: API versions, checksums, files."""
+
+    async def work(settings: Settings) -> Template:
+        return Templates.load(settings.templates)[name]
+
+    template = run(work, as_json=json)
+    rows = [
+        {
+            "version": version.number,
+            "name": version.name,
+            "api": list(template.api_versions(version.number)),
+            "files": sorted(file.name for file in version.path.glob("*.sql")),
+            "checksum": version.checksum,
+        }
+        for version in template.versions
+    ]
+    if json:
+        print_json({"name": template.name, "versions": rows})
+    else:
+        columns = ("version", "name", "api", "files", "checksum")
+        print_table(columns, ([row[column] for column in columns] for row in rows))
