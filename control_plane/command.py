@@ -11,8 +11,8 @@ import signal
 import sys
 
 COMMANDS = (
-    "dev", "serve", "worker", "init", "cluster", "tenant", "token", "env", "doctor", "template", "migrate-all", "migrate",
-    "deprecations",
+    "dev", "serve", "worker", "init", "cluster", "tenant", "token", "env", "doctor", "template", "migrate-all",
+    "migrate", "deprecations",
 )  # fmt: skip
 
 NOT_FOUND = 127  # what a shell answers for a command that does not exist

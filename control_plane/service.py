@@ -79,8 +79,8 @@ async def initialise(
     """Release the template, register the registry's own server as the first cluster, upgrade `tenancy` everywhere.
 
     Later calls release nothing unless told to: a fleet goes to its next version by `migrate-all`.
-    Raises `TemplateNotFound`, `TemplateChanged`, `TemplateRefused`, `BeforeSunset`, `UnsafePosture`, `ClusterUnavailable`
-    of the first cluster.
+    Raises `TemplateNotFound`, `TemplateChanged`, `TemplateRefused`, `BeforeSunset`, `UnsafePosture`,
+    `ClusterUnavailable` of the first cluster.
     """
     template = plane.templates[plane.settings.template]
     async with plane.databases.registry.begin() as session:

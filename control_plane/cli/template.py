@@ -108,8 +108,7 @@ def list_(json: Json = False) -> None:
         print_json(rows)
     else:
         columns = ("name", "versions", "api", "default_api")
-        counted = [[*(row[column] for column in columns), len(row["resources"]), len(row["functions"])] for row in rows]
-        print_table((*columns, "resources", "functions"), counted)
+        print_table(columns, ([row[column] for column in columns] for row in rows))
 
 
 @app.command()

@@ -123,7 +123,6 @@ class _Run:
             if not self.options.only:
                 await release(session, self.template, plan.target)
             elif plan.homes:
-                released = await template_versions.current(session, self.template)
                 await require_clean(self.template, released or 0, plan.target)
             await runs.copy_versions(session, plan.copies)
 

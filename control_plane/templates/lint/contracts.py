@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 
 from control_plane.templates.lint.rules import Fault, History, Placed, history_rule
 from control_plane.templates.lint.source import Node, Statement, inner, kind_of
@@ -23,10 +22,16 @@ class Shape:
     keys: frozenset[str] | None
 
 
-def may_go(manifest: Manifest, api: int, resource: str, field: str | None, today: date) -> bool:
-    """Whether the register announces that a field, or the whole resource, goes away, and the sunset has passed."""
+def may_go(manifest: Manifest, version: int, api: int, resource: str, field: str | None) -> bool:
+    """Whether the register says that a field, or all of its resource or API version, is removed by then.
+
+    Whether its sunset has passed is asked when the version is released: what a text says does not change with the day.
+    """
     return any(
-        entry.api == api and entry.resource == resource and entry.field in (None, field) and entry.sunset < today
+        entry.api == api
+        and entry.resource in (None, resource)
+        and entry.field in (None, field)
+        and entry.removed(version)
         for entry in manifest.deprecations
     )
 
@@ -34,23 +39,22 @@ def may_go(manifest: Manifest, api: int, resource: str, field: str | None, today
 @history_rule
 def views_keep_what_they_show(history: History) -> Iterator[Placed]:
     shapes: dict[tuple[int | None, str], Shape] = {}
-    for statement in (
-        statement for version in history.versions for source in version.sources for statement in source.statements
-    ):
-        if statement.kind == "DropStmt":
-            for name in _dropped(statement):
-                shapes.pop((statement.api, name), None)
-        if statement.kind != "ViewStmt":
-            continue
-        place = (statement.api, statement.node.view.relname)
-        shape = Shape(tuple(output_names(statement.node)), _document_keys(statement))
-        if place in shapes:
-            yield from _compare(history, statement, shapes[place], shape)
-        shapes[place] = shape
-    yield from _register(history, shapes)
+    for version in history.versions:
+        for statement in (statement for source in version.sources for statement in source.statements):
+            if statement.kind == "DropStmt":
+                for name in _dropped(statement):
+                    shapes.pop((statement.api, name), None)
+            if statement.kind != "ViewStmt":
+                continue
+            place = (statement.api, statement.node.view.relname)
+            shape = Shape(tuple(output_names(statement.node)), _document_keys(statement))
+            if place in shapes:
+                yield from _compare(history.manifest, version.number, statement, shapes[place], shape)
+            shapes[place] = shape
+    yield from _register(history.manifest, history.versions[-1].number, shapes)
 
 
-def _compare(history: History, statement: Statement, before: Shape, after: Shape) -> Iterator[Placed]:
+def _compare(manifest: Manifest, version: int, statement: Statement, before: Shape, after: Shape) -> Iterator[Placed]:
     name = statement.node.view.relname
     if after.columns[: len(before.columns)] != before.columns:
         lost = [column for column in before.columns if column not in after.columns]
@@ -60,34 +64,31 @@ def _compare(history: History, statement: Statement, before: Shape, after: Shape
     if statement.api is None or before.keys is None or after.keys is None:
         return
     for key in sorted(before.keys - after.keys):
-        if not may_go(history.manifest, statement.api, name, key, history.today):
+        if not may_go(manifest, version, statement.api, name, key):
             fault = Fault(
                 statement.line,
                 f"{name} of API version {statement.api} loses the key '{key}'",
-                "keep it until the sunset of an entry under [[deprecations]], or leave it out of a new API version",
+                f"announce it under [[deprecations]] with removed_in = {version}, or leave it to a new API version",
             )
             yield statement, "api-key", fault
 
 
-def _register(history: History, shapes: dict[tuple[int | None, str], Shape]) -> Iterator[Placed]:
-    manifest = history.manifest
-    latest = history.versions[-1].number
+def _register(manifest: Manifest, latest: int, shapes: dict[tuple[int | None, str], Shape]) -> Iterator[Placed]:
     for entry in manifest.deprecations:
-        if entry.since > latest:
+        if entry.since > latest or entry.resource is None:
             continue
-        where = f"{entry.resource} of API version {entry.api}"
         declared = manifest.resources.get(entry.resource)
         if entry.api not in manifest.api or declared is None or entry.api not in (declared.api or (entry.api,)):
-            yield None, "deprecation", Fault(1, f"there is no {where} to deprecate", "name a declared resource")
+            yield None, "deprecation", Fault(1, f"there is no {entry} to deprecate", "name a declared resource")
             continue
         shape = shapes.get((entry.api, entry.resource))
-        if entry.sunset < history.today or shape is None or shape.keys is None or entry.field is None:
+        if shape is None or shape.keys is None or entry.field is None or "." in entry.field:
             continue
-        if entry.field.partition(".")[0] not in shape.keys:
-            fault = Fault(
-                1, f"'{entry.field}' of {where} is gone before its sunset, {entry.sunset}", "keep it until then"
-            )
-            yield None, "deprecation", fault
+        if entry.removed(latest) and entry.field in shape.keys:
+            problem = f"{entry} is still there after version {entry.removed_in}"
+            yield None, "deprecation", Fault(1, problem, "take it out there, or say a later version")
+        elif not entry.removed(latest) and entry.field not in shape.keys:
+            yield None, "deprecation", Fault(1, f"{entry} is not there", "keep it until a version given as removed_in")
 
 
 def _dropped(statement: Statement) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
 
 from control_plane.templates.lint import contracts, escapes, functions, kinds, tables, views
 from control_plane.templates.lint.finding import Finding
@@ -24,17 +23,12 @@ from control_plane.templates.template import Template, Version
 _RULES = (contracts, escapes, functions, kinds, tables, views)
 
 
-def lint_template(
-    template: Template, versions: Sequence[int] | None = None, *, today: date | None = None
-) -> list[Finding]:
-    """What the text of the template breaks, in the order of files and lines.
-
-    Only what stands in `versions`, where they are given; `today` decides which sunsets have passed.
-    """
+def lint_template(template: Template, versions: Sequence[int] | None = None) -> list[Finding]:
+    """What the text of the template breaks, in the order of files and lines; only in `versions`, where given."""
     wanted = set(versions if versions is not None else range(1, template.latest + 1))
     if not wanted:
         return []
-    return sorted(_Lint(template, today or datetime.now(UTC).date()).findings(wanted))
+    return sorted(_Lint(template).findings(wanted))
 
 
 def waived(template: Template, version: int) -> dict[str, str]:
@@ -50,9 +44,8 @@ def waived(template: Template, version: int) -> dict[str, str]:
 
 
 class _Lint:
-    def __init__(self, template: Template, today: date) -> None:
+    def __init__(self, template: Template) -> None:
         self.template = template
-        self.today = today
         self.found: list[Finding] = []
 
     def findings(self, wanted: set[int]) -> list[Finding]:
@@ -66,7 +59,7 @@ class _Lint:
                     for code, fault in rules(statement):
                         self._place(statement, code, fault)
         for history_rule in HISTORY_RULES:
-            for placed, code, fault in history_rule(History(self.template.manifest, history, self.today)):
+            for placed, code, fault in history_rule(History(self.template.manifest, history)):
                 self._place(placed, code, fault)
         for version_source in history:
             for source in version_source.sources:

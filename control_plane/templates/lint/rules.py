@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import NamedTuple
 
 from control_plane.templates.lint.source import Source, Statement
@@ -46,9 +45,9 @@ CODES = {
     # What API versions promise.
     "view-star": "a view lists its columns",
     "api-column": "a view keeps its columns, in their order and with their types",
-    "api-key": "a document keeps its keys, but for those whose sunset has passed",
+    "api-key": "a document keeps its keys, but for those that were announced to go",
     "api-type": "a key keeps its JSON type",
-    "deprecation": "a deprecation names what there is, which stays until the sunset",
+    "deprecation": "a deprecation names what there is, until the version that removes it",
     "catalogue-lost": "what an earlier version built is still there",
     "rehearsal": "a version applies to rows, and its smoke.sql runs",
 }
@@ -79,7 +78,6 @@ class History:
 
     manifest: Manifest
     versions: Sequence[VersionSource]
-    today: date
 
 
 # With the statement that a waiver would stand above; None for what stands in template.toml.
