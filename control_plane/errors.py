@@ -114,6 +114,12 @@ class TenantNotFound(NotFound):
     code = "tenant_not_found"
 
 
+class MemberNotFound(NotFound):
+    """The user is not on the tenant's list of members."""
+
+    code = "member_not_found"
+
+
 class OperationNotFound(NotFound):
     """There is no such operation."""
 

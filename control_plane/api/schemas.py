@@ -114,6 +114,49 @@ class TenantPage(BaseModel):
     next_cursor: str | None
 
 
+Role = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,62}$")]
+
+
+class MembershipUpdate(Body):
+    """Whom to let in: `token` takes the word of the verified token, `listed` only those on the list."""
+
+    policy: Literal["token", "listed"]
+
+
+class MemberRoles(Body):
+    """The roles of a member in this tenant; they take the place of those in his token."""
+
+    roles: list[Role] = Field(default_factory=list, max_length=50)
+
+
+class Member(BaseModel):
+    """A user whom the tenant lets in while its policy is `listed`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    user_id: UUID
+    roles: list[str]
+
+
+class Membership(BaseModel):
+    """Who is let in to a tenant."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "policy": "listed",
+                    "members": [{"user_id": "6f1c7f0e-0f3b-4a43-9a51-1d2f7f7c1a11", "roles": ["moderator"]}],
+                }
+            ]
+        },
+    )
+
+    policy: Literal["token", "listed"]
+    members: list[Member]
+
+
 class OperationError(BaseModel):
     """Why an operation failed."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from control_plane.cli import member
 from control_plane.cli.output import print_json, print_table
 from control_plane.cli.run import ACTOR, Json, run
 from control_plane.errors import InvalidInput
@@ -19,6 +20,7 @@ from control_plane.tenants import changes, records
 from control_plane.tenants.records import TenantRecord
 
 app = typer.Typer(no_args_is_help=True, help="Onboard, list, suspend, resume and delete tenants.")
+app.add_typer(member.app, name="member")
 
 COLUMNS = ("slug", "name", "isolation", "status", "pattern_version", "cluster", "plan", "id")
 WAIT = 300.0  # seconds; a terminal is patient, and a crash resumes anyway

@@ -47,7 +47,7 @@ async def prepare_cluster(databases: Databases, dsn: str, installation_id: UUID)
         await connection.execute(cluster_sql("roles.sql"))
         await ensure_group(connection, name)
         await create_database(connection, name)
-        await connection.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{name}"')
+        await connection.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{name}", cp_support')
     except asyncpg.InsufficientPrivilegeError as error:
         raise UnsafePosture(
             "The administrative role lacks a right that it needs.",

@@ -4,13 +4,14 @@
 --   cp_definer  owns the SECURITY DEFINER functions of templates and obeys the tenant policies
 --   cp_tenancy  owns the schema `tenancy`, which decides who may be served
 --   cp_request  what every login role of a home may call in `tenancy`
+--   cp_support  reads across the tenants of shared homes, within a support session; for people's own login roles
 --
 -- Roles are server-wide, so two sessions may create them at the same moment: the loser's error is the winner's success.
 DO $$
 DECLARE
     role_name text;
 BEGIN
-    FOREACH role_name IN ARRAY ARRAY['cp_owner', 'cp_definer', 'cp_tenancy', 'cp_request'] LOOP
+    FOREACH role_name IN ARRAY ARRAY['cp_owner', 'cp_definer', 'cp_tenancy', 'cp_request', 'cp_support'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS', role_name);

@@ -48,9 +48,29 @@ CREATE TABLE tenants (
     home_id uuid NOT NULL REFERENCES homes ON UPDATE CASCADE ON DELETE CASCADE,
     slug text NOT NULL UNIQUE,
     state text NOT NULL CHECK (state IN ('provisioning', 'active', 'suspended', 'moving', 'deleting')),
-    epoch bigint NOT NULL DEFAULT 1
+    epoch bigint NOT NULL DEFAULT 1,
+    -- Who is let in: whom the verified token names, or only users who stand in `members`.
+    membership text NOT NULL DEFAULT 'token' CHECK (membership IN ('token', 'listed'))
 );
 CREATE INDEX tenants_home_id ON tenants (home_id);
+
+-- The users of a tenant whose membership is 'listed'. Their roles here take the place of the token's.
+CREATE TABLE members (
+    tenant_id uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    user_id uuid NOT NULL,
+    roles text[] NOT NULL DEFAULT '{}',
+    PRIMARY KEY (tenant_id, user_id)
+);
+
+-- Reading across tenants, by people: who, when and why. Rows are never removed by the control plane.
+CREATE TABLE support_sessions (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    role_name name NOT NULL DEFAULT session_user,
+    reason text NOT NULL CHECK (length(btrim(reason)) BETWEEN 8 AND 1000),
+    opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at timestamptz NOT NULL,
+    opened_in xid8 NOT NULL DEFAULT pg_current_xact_id()
+);
 
 -- protect_table() runs as cp_owner, in the middle of a template's DDL.
 GRANT SELECT ON homes, home_roles TO cp_owner;

@@ -32,6 +32,8 @@ AS $$
 DECLARE
     found_state text;
     found_epoch bigint;
+    found_membership text;
+    granted text[] := roles;
     -- now() is the start of the transaction: with it a setting left behind by an earlier one is told apart.
     transaction_mark text := extract(epoch FROM now())::text;
 BEGIN
@@ -49,7 +51,7 @@ BEGIN
     END IF;
 
     -- session_user, because inside this function current_user is its owner.
-    SELECT t.state, t.epoch INTO found_state, found_epoch
+    SELECT t.state, t.epoch, t.membership INTO found_state, found_epoch, found_membership
     FROM tenancy.tenants AS t
     JOIN tenancy.home_roles AS r ON r.home_id = t.home_id AND r.role_name = session_user
     WHERE t.id = tenant;
@@ -64,9 +66,18 @@ BEGIN
         RAISE EXCEPTION 'the placement is out of date' USING ERRCODE = 'TN409';
     END IF;
 
+    IF found_membership = 'listed' THEN
+        SELECT m.roles INTO granted
+        FROM tenancy.members AS m
+        WHERE m.tenant_id = tenant AND m.user_id = set_tenant_context.user_id;
+        IF granted IS NULL THEN
+            RAISE EXCEPTION 'not a member of the tenant' USING ERRCODE = 'insufficient_privilege';
+        END IF;
+    END IF;
+
     PERFORM set_config('app.current_tenant_id', tenant::text, true),
             set_config('app.current_user_id', user_id::text, true),
-            set_config('app.current_roles', roles::text, true),
+            set_config('app.current_roles', granted::text, true),
             set_config('app.context_mark', transaction_mark, true);
     IF read_only THEN
         PERFORM set_config('transaction_read_only', 'on', true);

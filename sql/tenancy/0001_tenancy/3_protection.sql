@@ -49,6 +49,8 @@ BEGIN
                    table_name, request_roles);
     -- Upgrades and backfills run as cp_owner; without a policy FORCE would make them silently touch nothing.
     EXECUTE format('CREATE POLICY owner_access ON %s FOR ALL TO cp_owner USING (true) WITH CHECK (true)', table_name);
+    EXECUTE format('CREATE POLICY support_access ON %s FOR SELECT TO cp_support
+                        USING ((SELECT tenancy.in_support_session()))', table_name);
 END
 $$;
 
@@ -153,11 +155,25 @@ BEGIN
                             AND pg_get_expr(p.polwithcheck, p.polrelid)
                                 = '(tenant_id = ( SELECT tenancy.current_tenant_id() AS current_tenant_id))'
                         END)
+              -- without it FORCE would make upgrades and backfills silently touch nothing
+              OR NOT EXISTS (
+                  SELECT FROM pg_policy p
+                  WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd = '*' AND p.polroles = ARRAY[owner_role]
+                    AND CASE WHEN p.polrelid = ANY (relations) THEN
+                            pg_get_expr(p.polqual, p.polrelid) = 'true'
+                            AND pg_get_expr(p.polwithcheck, p.polrelid) = 'true'
+                        END)
               -- a policy for PUBLIC (role 0) or for a stranger opens the table past the restrictive one
               OR EXISTS (
                   SELECT FROM pg_policy p
                   WHERE p.polrelid = c.oid
-                    AND NOT p.polroles <@ (request_roles || 'cp_definer'::regrole::oid || owner_role))
+                    AND NOT p.polroles <@ (request_roles || 'cp_definer'::regrole::oid || owner_role)
+                    AND NOT (
+                        p.polroles = ARRAY['cp_support'::regrole::oid] AND p.polcmd = 'r'
+                        AND CASE WHEN p.polrelid = ANY (relations) THEN
+                                pg_get_expr(p.polqual, p.polrelid)
+                                    = '( SELECT tenancy.in_support_session() AS in_support_session)'
+                            END))
           ELSE
               NOT EXISTS (
                   SELECT FROM pg_constraint k
@@ -214,7 +230,9 @@ BEGIN
     FROM pg_class c, aclexplode(c.relacl) g
     WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p', 'v') AND g.grantee <> owner_role
       AND (g.privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
-           OR NOT g.grantee = ANY (request_roles || 'cp_definer'::regrole::oid)
+           OR NOT (g.grantee = ANY (request_roles || 'cp_definer'::regrole::oid)
+                   OR this.isolation = 'shared' AND c.relkind <> 'v'
+                      AND g.grantee = 'cp_support'::regrole AND g.privilege_type = 'SELECT')
            OR c.relispartition
            OR (g.grantee = ANY (request_roles)
                AND EXISTS (SELECT FROM tenancy.function_tables t

@@ -192,6 +192,31 @@ BEGIN
 END
 $$;
 
+-- Lets cp_support read the tables of a shared home, where its policy decides; no other home has one.
+CREATE FUNCTION grant_support(home uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    base name;
+    tables text;
+BEGIN
+    SELECT h.schema_name INTO base FROM tenancy.homes h WHERE h.id = home AND h.isolation = 'shared';
+    IF base IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT string_agg(c.oid::regclass::text, ', ') INTO tables
+    FROM pg_class c
+    WHERE c.relnamespace = to_regnamespace(quote_ident(base)) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+      AND NOT EXISTS (SELECT FROM aclexplode(c.relacl) g WHERE g.grantee = 'cp_support'::regrole);
+    IF tables IS NOT NULL THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO cp_support', base);
+        EXECUTE format('GRANT SELECT ON %s TO cp_support', tables);
+    END IF;
+END
+$$;
+
 -- The views of some schema with their columns, as one comparable value.
 CREATE FUNCTION view_shapes(schema_name text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -330,6 +355,7 @@ BEGIN
     PERFORM tenancy.alias_default_api(home, this.default_api);
     PERFORM tenancy.retire_apis(home, manifest -> 'retired');
     PERFORM tenancy.grant_home(home);
+    PERFORM tenancy.grant_support(home);
 
     IF this.version = 0 AND EXISTS (
         SELECT FROM tenancy.audited_scripts a

@@ -47,7 +47,7 @@ BEGIN
     SELECT 'group_role', r.rolname::text, 'is a superuser, has BYPASSRLS or can log in',
            format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS NOLOGIN', r.rolname)
     FROM pg_roles r
-    WHERE r.rolname IN ('cp_owner', 'cp_definer', 'cp_tenancy', 'cp_request')
+    WHERE r.rolname IN ('cp_owner', 'cp_definer', 'cp_tenancy', 'cp_request', 'cp_support')
       AND (r.rolsuper OR r.rolbypassrls OR r.rolcanlogin);
 
     IF pg_has_role('cp_owner', 'cp_definer', 'MEMBER') THEN
