@@ -30,11 +30,11 @@ def template_home_schema(template: str) -> str:
 
 
 def template_database_name(cluster: Cluster, template: Template, version: int) -> str:
-    """The checksum covers `tenancy` and every version up to this one: a changed source is another database."""
+    """The checksum covers `tenancy` and the whole script up to this version: a changed source is another database."""
     digest = hashlib.sha256()
     for checksum in (
         *(v.checksum for v in shipped_versions()),
-        *(v.checksum for v in template.versions[:version]),
+        template.script(0, version).digest,
         *template.manifest.extensions,
     ):
         digest.update(checksum.encode())
@@ -63,7 +63,7 @@ async def ensure_template_database(databases: Databases, cluster: Cluster, templ
 async def drop_stale_template_databases(databases: Databases, cluster: Cluster, template: Template) -> list[str]:
     """Drop the template's databases that neither its files nor this release's `tenancy` account for; their names."""
     current = {template_database_name(cluster, template, version.number) for version in template.versions}
-    of_template = template_database_name(cluster, template, 0).rsplit("_", 2)[0] + "_"
+    of_template = template_database_name(cluster, template, 1).rsplit("_", 2)[0] + "_"
     async with databases.admin(cluster, purpose="template database") as connection:
         rows = await connection.fetch(
             "SELECT datname FROM pg_database WHERE datistemplate AND starts_with(datname, $1)", of_template

@@ -20,8 +20,11 @@ def platform_headers(plane: ControlPlane, *scopes: str, subject: str = "tests") 
     return {"Authorization": f"Bearer {token}"}
 
 
-def tenant_headers(plane: ControlPlane, tenant_id: str | UUID) -> dict[str, str]:
-    token = mint_tenant_token(development_issuer(plane.settings), UUID(str(tenant_id)), uuid4())
+def tenant_headers(
+    plane: ControlPlane, tenant_id: str | UUID, user_id: UUID | None = None, *roles: str
+) -> dict[str, str]:
+    issuer = development_issuer(plane.settings)
+    token = mint_tenant_token(issuer, UUID(str(tenant_id)), user_id or uuid4(), roles)
     return {"Authorization": f"Bearer {token}"}
 
 
