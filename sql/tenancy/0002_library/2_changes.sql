@@ -56,15 +56,17 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF TG_OP = 'TRUNCATE' OR EXISTS (
-        SELECT FROM old_rows o JOIN tenancy.tenants t ON t.id = o.tenant_id
-        WHERE t.state NOT IN ('deleting', 'provisioning')
-    ) THEN
-        RAISE EXCEPTION 'rows of % are not deleted', TG_TABLE_NAME USING
-            ERRCODE = 'object_not_in_prerequisite_state',
-            HINT = 'Delete the source and sync its key: that leaves a row without data.';
+    IF TG_OP = 'DELETE' THEN  -- TRUNCATE has no rows to ask about
+        IF NOT EXISTS (
+            SELECT FROM old_rows o JOIN tenancy.tenants t ON t.id = o.tenant_id
+            WHERE t.state NOT IN ('deleting', 'provisioning')
+        ) THEN
+            RETURN NULL;
+        END IF;
     END IF;
-    RETURN NULL;
+    RAISE EXCEPTION 'rows of % are not deleted', TG_TABLE_NAME USING
+        ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Delete the source and sync its key: that leaves a row without data.';
 END
 $$;
 

@@ -2,6 +2,7 @@
 -- (tenant_id, id, data) computes for each row of the table `source`. Functions that change what the view reads sync the
 -- keys they affect, in the same transaction. A key's version rises by one with each change of its data, for ever: what
 -- is gone keeps its row, without data.
+-- Documents are looked up key by key, since a join may compute those of the whole table.
 
 -- Brings the rows of `keys` up to date and answers what became of each key: synced, unchanged, removed or not_found.
 -- The first statement locks the sources, so that two transactions do one key one after the other, and all keys in one
@@ -26,8 +27,8 @@ BEGIN
 
     RETURN QUERY EXECUTE format(
         'WITH fresh AS MATERIALIZED (
-             SELECT k.id, d.data
-             FROM unnest($2) AS k (id) LEFT JOIN %2$s AS d ON d.tenant_id = $1 AND d.id = k.id
+             SELECT k.id, (SELECT d.data FROM %2$s AS d WHERE d.tenant_id = $1 AND d.id = k.id) AS data
+             FROM unnest($2) AS k (id)
          ), stored AS (
              INSERT INTO %1$s AS p (tenant_id, id, data, version, synced_at)
              SELECT $1, id, data, 1, clock_timestamp() FROM fresh WHERE data IS NOT NULL ORDER BY id
@@ -67,11 +68,10 @@ DECLARE
                         CASE WHEN after IS NOT NULL THEN 'AND id > $2' END);
 BEGIN
     EXECUTE format(
-        'SELECT (array_agg(k.id ORDER BY k.id DESC))[1], count(*),
-                coalesce(array_agg(k.id ORDER BY k.id) FILTER (WHERE d.data IS DISTINCT FROM p.data), ''{}'')
-         FROM (SELECT id FROM (%3$s UNION %4$s) AS both_sides ORDER BY id LIMIT $3) AS k
-         LEFT JOIN %2$s AS d ON d.tenant_id = $1 AND d.id = k.id
-         LEFT JOIN %1$s AS p ON p.tenant_id = $1 AND p.id = k.id',
+        'SELECT (array_agg(k.id ORDER BY k.id DESC))[1], count(*), coalesce(array_agg(k.id ORDER BY k.id) FILTER (
+                    WHERE (SELECT d.data FROM %2$s AS d WHERE d.tenant_id = $1 AND d.id = k.id) IS DISTINCT FROM
+                          (SELECT p.data FROM %1$s AS p WHERE p.tenant_id = $1 AND p.id = k.id)), ''{}'')
+         FROM (SELECT id FROM (%3$s UNION %4$s) AS both_sides ORDER BY id LIMIT $3) AS k',
         projection, definition, format(page, projection), format(page, definition))
     INTO last_key, compared, drifted
     USING tenancy.current_tenant_id(), after, max;
