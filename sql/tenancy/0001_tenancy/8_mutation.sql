@@ -138,10 +138,10 @@ BEGIN
         END;
         IF problem IS NULL AND rule ? 'items' THEN
             RETURN (
-                SELECT coalesce(jsonb_agg(found), '[]')
+                SELECT coalesce(jsonb_agg(entry), '[]')
                 FROM jsonb_array_elements(value) WITH ORDINALITY AS e (element, position)
                 CROSS JOIN LATERAL jsonb_array_elements(
-                    tenancy.value_problems(element, rule -> 'items', path || '.' || position - 1)) AS found
+                    tenancy.value_problems(element, rule -> 'items', path || '.' || position - 1)) AS entry
             );
         END IF;
     END CASE;
