@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from control_plane.settings import Settings
@@ -14,3 +15,24 @@ def with_first_versions(settings: Settings, into: Path, count: int = 3) -> Setti
     for later in sorted((into / "reference" / "versions").iterdir())[count:]:
         shutil.rmtree(later)
     return settings.model_copy(update={"templates": into})
+
+
+def with_next_version(
+    settings: Settings, into: Path, name: str, files: Mapping[str, str], edits: Mapping[str, str]
+) -> Settings:
+    """The first three versions and `0004_<name>` made of `files`; `edits` are texts of template.toml to replace.
+
+    An empty text to replace stands for the end of the file.
+    """
+    cut = with_first_versions(settings, into)
+    version = into / "reference" / "versions" / f"0004_{name}"
+    version.mkdir()
+    for file, content in files.items():
+        (version / file).write_text(content, encoding="utf-8")
+    manifest = into / "reference" / "template.toml"
+    text = manifest.read_text(encoding="utf-8")
+    for old, new in edits.items():
+        assert text.count(old) == 1 or not old, f"{old!r} does not stand in template.toml once"
+        text = text.replace(old, new) if old else f"{text}\n{new}"
+    manifest.write_text(text, encoding="utf-8")
+    return cut

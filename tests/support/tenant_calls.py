@@ -34,6 +34,11 @@ class TenantCalls:
     """The tenant API; each call is made with a principal such as the identity middleware leaves behind."""
 
     app: Starlette
+    counts: DeprecatedCalls
+
+    async def aclose(self) -> None:
+        """Write the counts of deprecated calls, as a service that stops does."""
+        await self.counts.aclose()
 
     async def get(self, principal: Principal, path: str, **options: Any) -> httpx.Response:
         return await self._call(principal, "GET", path, **options)
@@ -73,7 +78,7 @@ async def tenant_calls(members: Members) -> AsyncIterator[TenantCalls]:
     app = Starlette(routes=routes(_Services(members.templates, Placements(members.databases), pools, counts)))
     install_problems(app)
     try:
-        yield TenantCalls(app)
+        yield TenantCalls(app, counts)
     finally:
         await counts.aclose()
         await pools.aclose()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
 from control_plane.templates import Templates
 from tests.support.fleet import Fleet
+from tests.support.members import Members
+from tests.support.tenant_calls import TenantCalls, tenant_calls
 
 
 @pytest.fixture
@@ -17,3 +21,15 @@ def fleet(databases: Databases, cluster: Cluster, installation_id: UUID) -> Flee
     """An installation without tenants, on the shipped template."""
     template = Templates.load(databases.settings.templates)["reference"]
     return Fleet(databases, cluster, installation_id, template)
+
+
+@pytest.fixture
+def members(databases: Databases, cluster: Cluster, installation_id: UUID) -> Members:
+    """An installation without tenants, to be called over HTTP."""
+    return Members(databases, cluster, installation_id)
+
+
+@pytest_asyncio.fixture
+async def calls(members: Members) -> AsyncIterator[TenantCalls]:
+    async with tenant_calls(members) as opened:
+        yield opened
