@@ -25,9 +25,7 @@ FUTURE = TODAY + timedelta(days=9)
 
 
 @pytest.fixture
-def fleet(
-    databases: Databases, cluster: Cluster, installation_id: UUID, settings: Settings, tmp_path: Path
-) -> Fleet:
+def fleet(databases: Databases, cluster: Cluster, installation_id: UUID, settings: Settings, tmp_path: Path) -> Fleet:
     dates = "announced = 2026-11-22\nsunset = 2027-06-30"
     edits = {dates: f"announced = 2026-01-01\nsunset = {FUTURE}\nremoved_in = 4"}
     databases.settings = with_next_version(settings, tmp_path / "templates", "end", {"smoke.sql": "SELECT 1;"}, edits)
