@@ -43,6 +43,7 @@ REFUSALS = {"forbidden": 403, "not_found": 404, "conflict": 409}
 
 _VERSION = re.compile(r"v([1-9][0-9]{0,3})")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_KEY = re.compile(rb"[\x21-\x7e]{1,200}")  # as the platform API's
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _HEADERS = [
     (b"content-type", b"application/json"),
@@ -196,10 +197,14 @@ class CallFunction(Endpoint):
     async def answer(self, principal: Principal, scope: Scope, receive: Receive) -> Answer:
         path = scope["path_params"]
         _no_query(scope)
+        key = _idempotency_key(scope)
         document = await _json_object(scope, receive)
 
         async def attempt(placement: Placement) -> Answer:
             function = self._function(placement, path["version"], path["function"])
+            once = None if function.read_only else key
+            if once is not None and not self._templates[placement.template].keeps_keys(placement.pattern_version):
+                raise _bad_key("is not supported by this tenant's version of the template")
             async with self._pools.connection(placement) as connection:
                 result = await gate.call_function(
                     connection,
@@ -209,6 +214,7 @@ class CallFunction(Endpoint):
                     function.name,
                     document,
                     read_only=function.read_only,
+                    key=once,
                 )
             if result.success is None or result.body is None:
                 raise internal_error(TypeError(f"{function.name} of {placement.template} answered no mutation result"))
@@ -218,7 +224,8 @@ class CallFunction(Endpoint):
                 self._calls.count(placement.tenant_id, placement.template, function.api_version, called)
             return Answer(status, _HEADERS + _deprecation_headers(function.deprecation), result.body)
 
-        return await self._attempts.run(principal.tenant_id, attempt, repeatable=False)
+        # With a key the call may be made again although nobody knows whether it has run.
+        return await self._attempts.run(principal.tenant_id, attempt, repeatable=key is not None)
 
     def _function(self, placement: Placement, version: str, name: str) -> Function:
         template, pattern_version = self._templates[placement.template], placement.pattern_version
@@ -277,6 +284,23 @@ def _bounded(given: dict[str, str], name: str, default: int, low: int, high: int
 def _no_query(scope: Scope) -> None:
     if scope["query_string"]:
         raise InvalidInput("Query parameters are not allowed here.")
+
+
+def _idempotency_key(scope: Scope) -> str | None:
+    given: list[bytes] = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise _bad_key("must be given once")
+    if _KEY.fullmatch(given[0]) is None:
+        raise _bad_key("must be 1 to 200 visible ASCII characters")
+    return given[0].decode("ascii")
+
+
+def _bad_key(problem: str) -> InvalidInput:
+    return InvalidInput(
+        f"The header Idempotency-Key {problem}.", errors=[{"header": "Idempotency-Key", "message": problem}]
+    )
 
 
 async def _json_object(scope: Scope, receive: Receive) -> str:

@@ -18,6 +18,13 @@ _SCHEME = {
 }
 _DOCUMENT = {"type": "object", "description": "The document, as the template's view builds it."}
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\x21-\x7e]+$"},
+    "description": "The same call of the same user with the same key, within a day, is made once and answered alike.",
+}
 _RESULT = {
     "type": "object",
     "required": ["success", "code", "message", "data", "errors"],
@@ -92,6 +99,7 @@ def _call(function: Function) -> dict[str, Any]:
     return {
         "operationId": f"call_{function.name}_v{function.api_version}",
         "summary": f"Call {function.name}",
+        "parameters": [] if function.read_only else [_KEY],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": {"type": "object"}, "example": {"name": "Apollo"}}},

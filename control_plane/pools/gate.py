@@ -41,6 +41,12 @@ _CALL = """
 SELECT (result ->> 'success')::boolean, result ->> 'code', convert_to(result::text, 'UTF8')
 FROM (SELECT CASE WHEN {gate} THEN {function}($5::jsonb) END AS result) called"""
 
+# $5 input, $6 key. The name is resolved when the gate has agreed: a constant would outlive a function that is replaced.
+_CALL_ONCE = """
+SELECT (result ->> 'success')::boolean, result ->> 'code', convert_to(result::text, 'UTF8')
+FROM (SELECT CASE WHEN {gate} THEN tenancy.call_once($6::text, {function}::text::regproc, $5::jsonb) END AS result
+) called"""
+
 BIND = "SELECT tenancy.set_tenant_context($1::uuid, $2::uuid, $3::bigint, $5::boolean, $4::text[])"
 
 
@@ -94,10 +100,17 @@ async def call_function(
     document: str,
     *,
     read_only: bool = False,
+    key: str | None = None,
 ) -> MutationResult:
-    """Call a function of the template with `document`, the text of a JSON object, and commit."""
-    statement = call_statement(schema, api_version, function, read_only)
-    row = await connection.fetchrow(statement, *caller, document)
+    """Call a function of the template with `document`, the text of a JSON object, and commit.
+
+    A repetition with the same `key` of the same user answers what the first call answered. The home has to keep keys,
+    and a function that is only read has no use for one.
+    """
+    if key is not None:
+        row = await connection.fetchrow(call_once_statement(schema, api_version, function), *caller, document, key)
+    else:
+        row = await connection.fetchrow(call_statement(schema, api_version, function, read_only), *caller, document)
     assert row is not None  # the gate answers with one row or raises
     return MutationResult(row[0], row[1], row[2])
 
@@ -120,6 +133,12 @@ def one_statement(schema: str, api_version: int, resource: str) -> str:
 @lru_cache(maxsize=8192)
 def call_statement(schema: str, api_version: int, function: str, read_only: bool = False) -> str:
     return _CALL.format(gate=_READ if read_only else _WRITE, function=_object(schema, api_version, function))
+
+
+@lru_cache(maxsize=8192)
+def call_once_statement(schema: str, api_version: int, function: str) -> str:
+    name = _object(schema, api_version, function).replace("'", "''")
+    return _CALL_ONCE.format(gate=_WRITE, function=f"'{name}'")
 
 
 def _object(schema: str, api_version: int, name: str) -> str:

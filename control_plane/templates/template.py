@@ -130,6 +130,11 @@ class Template:
             ),
         )
 
+    def keeps_keys(self, pattern_version: int) -> bool:
+        """Whether a home at `pattern_version` can run a call once per key (sql/tenancy, create_idempotency_keys())."""
+        helper = self.manifest.helpers.get("fn_claim_call")
+        return helper is not None and helper.since <= pattern_version
+
     def deprecations(self, api_version: int, pattern_version: int) -> tuple[Deprecation, ...]:
         """The register as it stands for one API version of a home at `pattern_version`."""
         return tuple(

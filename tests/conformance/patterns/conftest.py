@@ -1,4 +1,4 @@
-"""Fixtures of the modules that migrate a fleet with its registry, rather than single homes."""
+"""Fixtures of the modules that migrate a fleet with its registry, and of those whose tests commit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import pytest_asyncio
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
 from control_plane.templates import Templates
+from tests.conformance.conftest import Ground
+from tests.conformance.patterns.posts import new_author
+from tests.conformance.world import World
 from tests.support.fleet import Fleet
 from tests.support.members import Members
 from tests.support.tenant_calls import TenantCalls, tenant_calls
@@ -33,3 +36,12 @@ def members(databases: Databases, cluster: Cluster, installation_id: UUID) -> Me
 async def calls(members: Members) -> AsyncIterator[TenantCalls]:
     async with tenant_calls(members) as opened:
         yield opened
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def crowd(ground: Ground) -> World:
+    """Two tenants of a shared home, each with a user, in which tests commit: count only what you have made yourself."""
+    world = await ground.world("shared")
+    await new_author(world, world.a)
+    await new_author(world, world.b)
+    return world

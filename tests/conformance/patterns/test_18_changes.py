@@ -6,9 +6,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
-from tests.conformance.conftest import Ground
 from tests.conformance.patterns.posts import (
     call,
     new_author,
@@ -23,15 +21,6 @@ from tests.conformance.world import World
 
 FIRST = UUID(int=0)
 READ = "SELECT * FROM tenancy.read_changes('tb_change', $1::text::xid8, $2, $3)"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def crowd(ground: Ground) -> World:
-    """Tenants of a shared home, in which tests commit."""
-    world = await ground.world("shared")
-    await new_author(world, world.a)
-    await new_author(world, world.b)
-    return world
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
-from tests.conformance.conftest import Ground
 from tests.conformance.patterns.posts import (
     add_user,
     be,
@@ -18,7 +16,6 @@ from tests.conformance.patterns.posts import (
     drifted,
     existing,
     job,
-    new_author,
     opened,
     signals,
     stored,
@@ -31,15 +28,6 @@ from tests.conformance.world import World, bind
 
 WRITERS = 8
 EACH = 25
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def crowd(ground: Ground) -> World:
-    """Tenants of a shared home, in which tests commit."""
-    world = await ground.world("shared")
-    await new_author(world, world.a)
-    await new_author(world, world.b)
-    return world
 
 
 async def committed_posts(world: World, number: int) -> list[UUID]:
