@@ -21,11 +21,14 @@ async def call(connection: asyncpg.Connection, member: Member, function: str, gi
     return json.loads(answer)
 
 
-async def replace_in_definer(world: World, signature: str, old: str, new: str) -> None:
-    """Change a SECURITY DEFINER function of the home of `world.a`, as cp_owner, and hand it over again."""
+async def replace_in_routine(world: World, signature: str, old: str, new: str) -> None:
+    """Change a function of the home of `world.a` as cp_owner, and hand it back to whom it belonged."""
     routine = f'"{world.a.schema}".{signature}'
     async with world.admin(world.a) as connection:
         definition = await connection.fetchval("SELECT pg_get_functiondef($1::text::regprocedure)", routine)
+        owner = await connection.fetchval(
+            "SELECT proowner::regrole::text FROM pg_proc WHERE oid = $1::text::regprocedure", routine
+        )
         assert old in definition, f"{signature} no longer contains {old!r}: nothing would change"
         await connection.execute(
             f"""
@@ -34,7 +37,7 @@ async def replace_in_definer(world: World, signature: str, old: str, new: str) -
             {definition.replace(old, new)};
             GRANT CREATE ON SCHEMA "{world.a.schema}" TO cp_definer;
             RESET ROLE;
-            ALTER ROUTINE {routine} OWNER TO cp_definer;
+            ALTER ROUTINE {routine} OWNER TO {owner};
             """
         )
 

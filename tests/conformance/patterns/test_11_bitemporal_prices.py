@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.conformance.conftest import Ground
-from tests.conformance.patterns.calls import call, replace_in_definer
+from tests.conformance.patterns.calls import call, replace_in_routine
 from tests.conformance.patterns.plans import assert_indexed, explain
 from tests.conformance.test_context import sqlstate_of
 from tests.conformance.test_mutations import RED
@@ -497,7 +497,7 @@ async def test_time_goes_on_when_the_clock_goes_back(shared_world: World) -> Non
 async def test_without_the_lock_on_the_product_changes_collide(ground: Ground) -> None:
     """Requirement 3, the guard taken out."""
     world = await ground.world("shared")
-    await replace_in_definer(world, "fn_set_price(jsonb)", "FOR NO KEY UPDATE", "")
+    await replace_in_routine(world, "fn_set_price(jsonb)", "FOR NO KEY UPDATE", "")
     with pytest.raises(RED):
         await an_overlapping_call_waits_and_then_wins(world)
 
