@@ -315,7 +315,9 @@ BEGIN
     END IF;
 
     INSERT INTO tb_inventory AS i (product_id, location, in_stock, reserved)
-    VALUES (product, input ->> 'location', (input ->> 'in_stock')::numeric, coalesce((input ->> 'reserved')::numeric, 0))
+    VALUES (
+        product, input ->> 'location', (input ->> 'in_stock')::numeric, coalesce((input ->> 'reserved')::numeric, 0)
+    )
     ON CONFLICT (tenant_id, product_id, location) DO UPDATE
     SET in_stock = excluded.in_stock, reserved = coalesce((input ->> 'reserved')::numeric, i.reserved)
     WHERE coalesce((input ->> 'reserved')::numeric, i.reserved) <= excluded.in_stock
