@@ -1,1 +1,21 @@
-SELECT 1;
+INSERT INTO tb_user (id, email, name) VALUES (tenancy.current_user_id(), 'smoke@example.com', 'Smoke');
+INSERT INTO tb_user (email, name) VALUES ('author@example.com', 'Author');
+INSERT INTO tb_post (author_id, title, content) SELECT id, 'Smoke', 'Smoke' FROM tb_user WHERE name = 'Author';
+SELECT like_post(jsonb_build_object('id', (SELECT id FROM posts WHERE title = 'Smoke')));
+SELECT like_post('{}');
+SELECT create_comment(jsonb_build_object(
+    'post_id', (SELECT id FROM posts WHERE title = 'Smoke'), 'content', 'Smoke'));
+SELECT create_comment('{}');
+SELECT follow_person(jsonb_build_object('id', (SELECT id FROM people WHERE name = 'Author')));
+SELECT follow_person(jsonb_build_object('id', tenancy.current_user_id()));
+SELECT announce('{"text": "Smoke"}');
+INSERT INTO tb_notification (user_id, type, data) VALUES (tenancy.current_user_id(), 'announcement', '{"text": "Smoke"}');
+SELECT read_notification(jsonb_build_object('id', (SELECT id FROM notifications LIMIT 1)));
+SELECT read_notification('{}');
+SELECT read_all_notifications('{}');
+SELECT count_unread_notifications('{}');
+SELECT purge_notifications('{"older_than_days": 30}');
+SELECT report_dangling_notifications('{}');
+SELECT data FROM v_notification;
+SELECT entity_type, entity_id FROM v_dangling_notification;
+SELECT data FROM notifications;

@@ -1,1 +1,11 @@
-SELECT 1;
+SELECT track_page_view('{"page_url": "/"}');
+INSERT INTO tb_user (id, email, name) VALUES (tenancy.current_user_id(), 'smoke@example.com', 'Smoke');
+SELECT track_page_view('{"page_url": "/", "duration_seconds": 3}');
+SELECT track_page_view('{}');
+SELECT track_button_click('{"button": "save", "page_url": "/"}');
+SELECT track_button_click('{}');
+SELECT submit_form('{"form": "contact", "fields": {"text": "Smoke"}}');
+SELECT submit_form('{}');
+SELECT type, id, user_id, created_at, details FROM v_activity;
+SELECT data FROM activities;
+SELECT data FROM tenant_activities;
