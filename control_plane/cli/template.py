@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from control_plane.cli.output import print_json, print_table
 from control_plane.cli.run import Json, run
-from control_plane.errors import ConfigurationError
+from control_plane.errors import ClusterNotFound, ConfigurationError
+from control_plane.registry import clusters
+from control_plane.service import open_control_plane
 from control_plane.settings import Settings, shipped
 from control_plane.templates import Template, Templates
 from control_plane.templates.scaffold import new_template
+
+if TYPE_CHECKING:
+    from control_plane.templates.lint import Finding
 
 app = typer.Typer(no_args_is_help=True, help="Look at templates, hold one against the rules, begin a new one.")
 
@@ -23,38 +28,60 @@ Name = Annotated[str | None, typer.Argument(help="The template; all of them when
 def lint(
     name: Name = None,
     version: Annotated[int | None, typer.Option(min=1, help="Only this version.")] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="Also run the versions on a home with rows, and undo it.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Hold the SQL of templates against the rules of isolation and of API versions (docs/template-lint.md).
+
+    With --scratch what passes is also run, in one transaction on the first cluster, which is undone: does each version
+    apply to the rows of the one before, and does it keep their columns, keys and types?
 
     Exit 0: nothing breaks a rule. 1: something does. 2: refused, nothing was looked at.
     """
     if version is not None and name is None:
         raise typer.BadParameter("--version needs the name of a template")
 
-    async def work(settings: Settings) -> list[Template]:
+    async def work(settings: Settings) -> tuple[list[Template], list[Finding]]:
+        # Imported here: no other command needs PostgreSQL's parser, and loading it takes a moment.
+        from control_plane.templates.lint import lint_template
+
         templates = Templates.load(settings.templates)
         chosen = [templates[name]] if name is not None else list(templates.values())
-        if version is not None:
-            chosen[0].version(version)
-        return chosen
+        wanted = [chosen[0].version(version).number] if version is not None else None
+        found = [finding for template in chosen for finding in lint_template(template, wanted)]
+        if scratch:
+            found += await _rehearse(settings, chosen, wanted)
+        return chosen, found
 
-    chosen = run(work, as_json=json)
-    # Imported here: no other command needs PostgreSQL's parser, and loading it takes a moment.
-    from control_plane.templates.lint import lint_template
-
-    findings = [
-        found for template in chosen for found in lint_template(template, [version] if version is not None else None)
-    ]
+    chosen, findings = run(work, as_json=json)
     if json:
         print_json(findings)
     else:
-        for found in findings:
-            typer.echo(str(found))
+        for finding in findings:
+            typer.echo(str(finding))
         looked_at = ", ".join(template.name for template in chosen)
         typer.echo(f"{len(findings)} to correct." if findings else f"Nothing breaks a rule: {looked_at}.")
     if findings:
         raise typer.Exit(1)
+
+
+async def _rehearse(settings: Settings, chosen: list[Template], wanted: list[int] | None) -> list[Finding]:
+    from control_plane.migrator.rehearsal import rehearse
+    from control_plane.templates.lint import lint_template
+
+    found: list[Finding] = []
+    async with open_control_plane(settings) as plane:
+        async with plane.databases.registry() as session:
+            accepting = await clusters.accepting(session, "schema")
+        if not accepting:
+            raise ClusterNotFound("There is no cluster to run the versions on.", hint="Run: cp init")
+        for template in chosen:
+            # Earlier versions are run too, and nothing is run that breaks a rule.
+            if not lint_template(template, range(1, max(wanted or [template.latest]) + 1)):
+                found += await rehearse(plane.databases, accepting[0], template, wanted)
+    return found
 
 
 @app.command()
