@@ -79,6 +79,19 @@ def test_what_is_installed_reads_nothing_of_the_tree(scripts: Path, tmp_path: Pa
         assert any(Path(line).iterdir())
 
 
+def test_a_new_template_is_never_written_into_the_installed_package(scripts: Path, tmp_path: Path) -> None:
+    def new(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [str(scripts / "control-plane"), "template", "new", "shop", *more]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CP_", "PYTHON"))}
+        return subprocess.run(command, env=kept, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    refused = new()
+    assert refused.returncode == 2
+    assert "--into DIRECTORY, and set CP_TEMPLATES" in refused.stderr
+    assert new("--into", "mine").returncode == 0
+    assert (tmp_path / "mine/shop/template.toml").is_file()
+
+
 @contextmanager
 def served(scripts: Path, environment: Mapping[str, str], log: Path) -> Iterator[str]:
     """The address of a running service, which is stopped gracefully afterwards."""

@@ -1,4 +1,4 @@
-"""Templates for tests that need one that does not grow."""
+"""Templates for tests that need one that does not grow, or one that is wrong."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from control_plane.settings import Settings
+from control_plane.templates import Template, Templates
+
+SAMPLE = """
+name = "sample"
+[api]
+1 = { since = 1 }
+[[default_api]]
+api = 1
+[resources.things]
+columns = ["id"]
+order = ["id"]
+"""
 
 
 def with_first_versions(settings: Settings, into: Path, count: int = 3) -> Settings:
@@ -36,3 +48,15 @@ def with_next_version(
         text = text.replace(old, new) if old else f"{text}\n{new}"
     manifest.write_text(text, encoding="utf-8")
     return cut
+
+
+def write_sample(directory: Path, *versions: dict[str, str], manifest: str = "") -> Template:
+    """The template `sample` in `directory`, with the files of each version; it declares the resource `things`."""
+    root = directory / "sample"
+    root.mkdir(parents=True)
+    (root / "template.toml").write_text(SAMPLE + manifest)
+    for number, files in enumerate(versions, 1):
+        (root / "versions" / f"{number:04}_step").mkdir(parents=True)
+        for name, sql in files.items():
+            (root / "versions" / f"{number:04}_step" / name).write_text(sql)
+    return Templates.load(directory)["sample"]

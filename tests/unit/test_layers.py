@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +82,14 @@ def test_only_pools_opens_connections() -> None:
 
 def test_only_settings_and_the_cp_script_read_the_environment() -> None:
     assert users_of(READERS) <= {"settings.py", "command.py"}
+
+
+def test_only_a_lint_loads_the_parser() -> None:
+    code = "import sys, control_plane.cli.main, control_plane.migrator.run; print('postgast' in sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert loaded.stdout == "False\n"
 
 
 def test_the_package_is_light_to_import() -> None:

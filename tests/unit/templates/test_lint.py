@@ -8,36 +8,15 @@ from pathlib import Path
 import pytest
 
 from control_plane.settings import shipped
-from control_plane.templates import Template, Templates
+from control_plane.templates import Templates
 from control_plane.templates.lint import CODES, Finding, lint_template
+from tests.support.templates import write_sample
 from tests.unit.templates.lint_cases import CASES, TABLE, VIEW, Case, body
 
-MANIFEST = """
-name = "sample"
-[api]
-1 = { since = 1 }
-[[default_api]]
-api = 1
-[resources.things]
-columns = ["id"]
-order = ["id"]
-"""
 THINGS = """
 CREATE VIEW things WITH (security_invoker = true) AS
 SELECT tenant_id, id, jsonb_build_object('__typename', 'Thing', 'id', id, 'name', name) AS data FROM tb_a;
 """
-
-
-def sample(directory: Path, *versions: dict[str, str], manifest: str = "") -> Template:
-    """A template of files by version."""
-    root = directory / "sample"
-    root.mkdir()
-    (root / "template.toml").write_text(MANIFEST + manifest)
-    for number, files in enumerate(versions, 1):
-        (root / "versions" / f"{number:04}_step").mkdir(parents=True)
-        for name, sql in files.items():
-            (root / "versions" / f"{number:04}_step" / name).write_text(sql)
-    return Templates.load(directory)["sample"]
 
 
 def rules(findings: list[Finding]) -> list[str]:
@@ -46,7 +25,7 @@ def rules(findings: list[Finding]) -> list[str]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.rule}: {' '.join(case.refused.split())[:60]}")
 def test_a_rule_refuses_what_breaks_it_and_nothing_else(case: Case, tmp_path: Path) -> None:
-    refused = lint_template(sample(tmp_path, {"expand.sql": case.refused}))
+    refused = lint_template(write_sample(tmp_path, {"expand.sql": case.refused}))
     assert rules(refused) == [case.rule], refused
     assert refused[0].message
     assert refused[0].instead
@@ -54,7 +33,7 @@ def test_a_rule_refuses_what_breaks_it_and_nothing_else(case: Case, tmp_path: Pa
 
 @pytest.mark.parametrize("sql", sorted({case.accepted for case in CASES}), ids=lambda sql: " ".join(sql.split())[:60])
 def test_what_is_written_instead_passes(sql: str, tmp_path: Path) -> None:
-    assert lint_template(sample(tmp_path, {"expand.sql": sql})) == []
+    assert lint_template(write_sample(tmp_path, {"expand.sql": sql})) == []
 
 
 def test_every_rule_has_a_case() -> None:
@@ -75,35 +54,35 @@ def test_the_templates_that_are_shipped_pass(name: str) -> None:
 
 def test_a_finding_names_the_place(tmp_path: Path) -> None:
     sql = f"-- ünïcode\n{VIEW}{body('x := 1;' + chr(10) + 'EXECUTE input;')}"
-    (found,) = lint_template(sample(tmp_path, {"expand.sql": sql}))
+    (found,) = lint_template(write_sample(tmp_path, {"expand.sql": sql}))
     assert (found.template, found.file) == ("sample", "0001_step/expand.sql")
     assert "EXECUTE" in sql.splitlines()[found.line - 1]
 
 
 def test_the_place_inside_an_expression_of_a_body_is_named(tmp_path: Path) -> None:
     sql = body("IF x = 1\n   AND EXISTS (SELECT\n FROM other.tb_a) THEN x := 2; END IF;")
-    (found,) = lint_template(sample(tmp_path, {"expand.sql": sql}))
+    (found,) = lint_template(write_sample(tmp_path, {"expand.sql": sql}))
     assert "other.tb_a" in sql.splitlines()[found.line - 1]
 
 
 def test_a_body_in_a_quoted_literal_is_read_too(tmp_path: Path) -> None:
     sql = body("EXECUTE 'SELECT 1';").replace("'", "''").replace("$$", "'")
-    assert rules(lint_template(sample(tmp_path, {"expand.sql": sql}))) == ["dynamic-sql"]
+    assert rules(lint_template(write_sample(tmp_path, {"expand.sql": sql}))) == ["dynamic-sql"]
 
 
 def test_a_trigger_s_body_is_read(tmp_path: Path) -> None:
     sql = body("NEW.name := lower(NEW.name);\nEXECUTE 'x';\nRETURN NEW;", returns="trigger").replace("input jsonb", "")
-    assert rules(lint_template(sample(tmp_path, {"expand.sql": sql}))) == ["dynamic-sql"]
+    assert rules(lint_template(write_sample(tmp_path, {"expand.sql": sql}))) == ["dynamic-sql"]
 
 
 def test_what_is_no_sql_is_said_with_its_line(tmp_path: Path) -> None:
-    (found,) = lint_template(sample(tmp_path, {"expand.sql": "SELECT tenancy.f();\nCREATE TABEL x;"}))
+    (found,) = lint_template(write_sample(tmp_path, {"expand.sql": "SELECT tenancy.f();\nCREATE TABEL x;"}))
     assert (found.rule, found.line, found.message) == ("syntax", 2, 'syntax error at or near "TABEL"')
 
 
 def test_smoke_files_hold_queries_and_calls(tmp_path: Path) -> None:
     smoke = "SELECT data FROM things; INSERT INTO tb_a (name) VALUES ('x'); SET search_path = other;"
-    found = lint_template(sample(tmp_path, {"expand.sql": TABLE, "smoke.sql": smoke}))
+    found = lint_template(write_sample(tmp_path, {"expand.sql": TABLE, "smoke.sql": smoke}))
     assert [(each.rule, each.file) for each in found] == [("session-state", "0001_step/smoke.sql")]
 
 
@@ -114,7 +93,7 @@ WAIVED = "-- lint: allow statement-kind because nothing reads it any more\nDROP 
 
 
 def test_a_waiver_with_a_reason_lets_one_statement_pass(tmp_path: Path) -> None:
-    found = lint_template(sample(tmp_path, {"expand.sql": f"{TABLE}{WAIVED}\nDROP VIEW v_other;"}))
+    found = lint_template(write_sample(tmp_path, {"expand.sql": f"{TABLE}{WAIVED}\nDROP VIEW v_other;"}))
     assert [(each.rule, each.line) for each in found] == [("statement-kind", 11)]
 
 
@@ -131,7 +110,7 @@ def test_a_waiver_with_a_reason_lets_one_statement_pass(tmp_path: Path) -> None:
 def test_a_waiver_without_a_reason_or_a_rule_is_a_finding_and_waives_nothing(
     comment: str, problem: str, tmp_path: Path
 ) -> None:
-    found = lint_template(sample(tmp_path, {"expand.sql": f"{comment}\nDROP VIEW v_old;"}))
+    found = lint_template(write_sample(tmp_path, {"expand.sql": f"{comment}\nDROP VIEW v_old;"}))
     assert [(each.rule, each.line) for each in found] == [("waiver", 1), ("statement-kind", 2)]
     assert found[0].message == problem
 
@@ -140,7 +119,7 @@ def test_a_waiver_without_a_reason_or_a_rule_is_a_finding_and_waives_nothing(
 def test_a_waiver_without_an_effect_is_a_finding(place: str, tmp_path: Path) -> None:
     comment = WAIVED.partition("\n")[0]
     sql = f"{comment}{TABLE}" if place == "above another statement" else f"{TABLE}{comment}"
-    found = lint_template(sample(tmp_path, {"expand.sql": sql}))
+    found = lint_template(write_sample(tmp_path, {"expand.sql": sql}))
     assert [each.message for each in found] == ["the waiver of statement-kind has no effect"]
 
 
@@ -149,7 +128,7 @@ def test_a_waiver_without_an_effect_is_a_finding(place: str, tmp_path: Path) -> 
 
 def grown(tmp_path: Path, second: str, register: str = "") -> list[Finding]:
     first = {"expand.sql": TABLE, "api_v1.sql": THINGS}
-    template = sample(tmp_path, first, {"api_v1.sql": second}, manifest=register)
+    template = write_sample(tmp_path, first, {"api_v1.sql": second}, manifest=register)
     return lint_template(template)
 
 
@@ -214,6 +193,6 @@ def test_a_deprecation_names_what_there_is(tmp_path: Path) -> None:
 
 
 def test_only_the_wanted_versions_are_reported(tmp_path: Path) -> None:
-    template = sample(tmp_path, {"expand.sql": "DROP TABLE a"}, {"expand.sql": "DROP TABLE b"})
+    template = write_sample(tmp_path, {"expand.sql": "DROP TABLE a"}, {"expand.sql": "DROP TABLE b"})
     assert [each.file for each in lint_template(template, [2])] == ["0002_step/expand.sql"]
     assert lint_template(template, []) == []
