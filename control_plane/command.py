@@ -11,7 +11,7 @@ import signal
 import sys
 
 COMMANDS = (
-    "dev", "serve", "worker", "init", "cluster", "tenant", "token", "env", "doctor", "template", "migrate-all",
+    "dev", "serve", "worker", "init", "cluster", "tenant", "token", "env", "doctor", "drift", "template", "migrate-all",
     "migrate", "deprecations",
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from control_plane.cli import (
     deprecations,
     dev,
     doctor,
+    drift,
     env,
     init,
     migrate,
@@ -38,3 +39,4 @@ app.command("deprecations")(deprecations.deprecations)
 app.command("token")(token.token)
 app.command("env")(env.env)
 app.command("doctor")(doctor.doctor)
+app.command("drift")(drift.drift)

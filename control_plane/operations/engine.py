@@ -20,6 +20,7 @@ from control_plane.operations.failures import revive
 from control_plane.operations.records import OperationRecord, operation_record
 from control_plane.operations.runner import PLANS, Runner, TryLater
 from control_plane.operations.timing import Timing
+from control_plane.operations.upkeep import Upkeep, pause
 from control_plane.operations.worker import Worker
 from control_plane.pools.databases import Databases
 from control_plane.registry import operations, tenants
@@ -48,6 +49,7 @@ class Operations:
         self._attempts = Attempts(databases, self._timing)
         self._runner = Runner(databases, templates, self._attempts)
         self._worker = Worker(databases, self._advance, self._timing)
+        self._upkeep = Upkeep(databases, templates, databases.settings.drift_interval)
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
     async def create_tenant(
@@ -84,13 +86,18 @@ class Operations:
         return await self._outcome(operation.id, wait)
 
     async def run_worker(self, stop: asyncio.Event) -> None:
-        """Take over what other processes left, until `stop`; outlives restarts of the registry."""
-        while not stop.is_set():
-            try:
-                await self._worker.run(stop)
-            except Exception as error:
-                logger.warning("The worker lost the registry and starts again.", exc_info=error)
-                await _pause(stop, 1.0)
+        """Take over what other processes left and do the upkeep, until `stop`; outlives restarts of the registry."""
+        upkeep = asyncio.create_task(self._upkeep.run(stop), name="upkeep")
+        try:
+            while not stop.is_set():
+                try:
+                    await self._worker.run(stop)
+                except Exception as error:
+                    logger.warning("The worker lost the registry and starts again.", exc_info=error)
+                    await pause(stop, 1.0)
+        finally:
+            upkeep.cancel()
+            await asyncio.gather(upkeep, return_exceptions=True)
 
     async def aclose(self) -> None:
         """Let running attempts finish for a moment; what is left is released for others."""
@@ -170,11 +177,3 @@ class Operations:
 
 def _fingerprint(new: NewTenant) -> str:
     return hashlib.sha256(json.dumps(asdict(new), sort_keys=True).encode()).hexdigest()
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return

@@ -33,6 +33,7 @@ COMMANDS = {
     ("tenant", "list"): ["--status", "--isolation", "--version", "--cluster", "--json"],
     ("cluster", "add"): ["CP_CLUSTER_DSN", "--region", "--isolation", "--capacity"],
     ("doctor",): ["Exit 0", "--json"],
+    ("drift",): ["Exit 0", "--resync", "--json"],
 }
 
 
