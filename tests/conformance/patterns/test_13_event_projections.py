@@ -327,17 +327,18 @@ async def add_items(orders: Orders, stream: UUID, many: int) -> None:
 async def test_a_rebuild_takes_time_in_proportion_to_the_events(shared_world: World) -> None:
     """Requirement 4. A list that is copied per event takes 16 times as long for 4 times the events; this takes 4."""
     async with ordering(shared_world) as orders:
-        took: dict[int, float] = {}
-        for many in (2000, 8000):
-            stream = await orders.started()
+        best: dict[int, float] = {}
+        streams = {many: await orders.started() for many in (2000, 8000)}
+        for many, stream in streams.items():
             await add_items(orders, stream, many)
-            runs = []
-            for _ in range(5):
+        for _ in range(30):  # the best of several, as other work makes single runs longer; one round will mostly do
+            for many, stream in streams.items():
                 started = time.perf_counter()
                 assert (await orders.call("rebuild_order", id=stream))["data"]["order"]["item_count"] == many
-                runs.append(time.perf_counter() - started)
-            took[many] = min(runs)
-        assert took[8000] / took[2000] < 8, took
+                best[many] = min(best.get(many, 60), time.perf_counter() - started)
+            if best[8000] < 1 and best[8000] / best[2000] < 8:
+                return
+        pytest.fail(f"seconds by number of events: {best}")
 
 
 # The calls that people make.
