@@ -1,0 +1,230 @@
+"""A day in the life of a tenant of the template `reference`: every function is called, every resource gets rows.
+
+One list for all tests that need a tenant with everything in it. A call belongs to the template version that brings its
+function. `$name` in an input is a value that an earlier call saved; the caller is `$ada`, the first user, once she is
+there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+
+from tests.support.members import Member
+from tests.support.tenant_calls import TenantCalls, principal
+
+_SAVED = re.compile(r'"\$([a-z_]+)"')
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a function with the status that it must have; `save` maps names to paths below the answer's data."""
+
+    function: str
+    input: Mapping[str, Any]
+    status: int = 200
+    save: Mapping[str, str] = field(default_factory=dict)
+    roles: tuple[str, ...] = ()
+    api: int | None = None  # None: the default of the home's version
+
+
+NOBODY = "00000000-0000-0000-0000-00000000ffff"
+ORDER = "00000000-0000-0000-0000-0000000000a1"
+OTHER_ORDER = "00000000-0000-0000-0000-0000000000a2"
+START = "0.0.00000000-0000-0000-0000-000000000000.0"
+
+CALLS: dict[int, list[Call]] = {
+    1: [
+        Call("create_user", {"email": "ada@example.com", "name": "Ada"}, save={"ada": "user.id"}),
+        Call("create_user", {"email": "Ada@Example.com", "name": "Ada again"}, 409),
+        Call("create_user", {"email": "nowhere", "name": ""}, 422),
+        Call("create_user", {"email": "grace@example.com", "name": "Grace"}, save={"grace": "user.id"}),
+        Call("create_project", {"name": "Engine", "owner_id": "$ada"}, save={"project": "project.id"}),
+        Call("create_project", {"name": "Nobody's"}),
+        Call("create_project", {"name": "Engine", "owner_id": NOBODY}, 404),
+        Call("create_project", {"name": "Engine", "owner_id": "ada"}, 422),
+        Call("rename_project", {"id": "$project", "name": "Analytical Engine"}),
+        Call("rename_project", {"id": NOBODY, "name": "Nothing"}, 404),
+        Call("rename_project", {"id": "$project", "name": "x" * 201}, 422),
+    ],
+    2: [],
+    3: [
+        Call("create_user", {"email": "edsger@example.com", "name": "Edsger"}, api=1),
+        Call("create_user", {"email": "barbara@example.com", "name": "Barbara"}, api=2),
+        Call("create_project", {"name": "Compiler"}, save={"compiler": "project.id"}, api=2),
+        Call("rename_project", {"id": "$compiler", "name": "CLU"}, api=1),
+    ],
+    4: [
+        Call("update_person", {"id": "$ada", "bio": "Counts.", "phone": "+44 1", "listed": True}),
+        Call("update_person", {"id": "$ada", "avatar_url": "http://example.com"}, 422),
+        Call("update_person", {"id": "$grace", "phone": "+1 2"}, 403),
+        Call("update_person", {"id": "$grace", "suspended": False, "private_notes": "Kind."}, roles=("admin",)),
+        Call("update_person", {"id": NOBODY, "bio": "?"}, 404),
+    ],
+    5: [
+        Call("create_category", {"name": "Electronics"}, save={"electronics": "category.id"}),
+        Call("create_category", {"name": "Computers", "parent_id": "$electronics"}, save={"computers": "category.id"}),
+        Call("create_category", {"name": "Phones", "parent_id": "$electronics"}, save={"phones": "category.id"}),
+        Call("create_category", {"name": "Garden", "sort_order": 7}, save={"garden": "category.id"}),
+        Call("create_category", {"name": "Computers", "slug": "computers", "parent_id": "$electronics"}, 409),
+        Call("create_category", {"name": "Lost", "parent_id": NOBODY}, 404),
+        Call("create_category", {"name": "Bad", "slug": "Not A Slug"}, 422),
+        Call("rename_category", {"id": "$garden", "name": "Outdoors", "slug": "outdoors"}),
+        Call("rename_category", {"id": NOBODY, "name": "Nothing"}, 404),
+        Call("move_category", {"id": "$garden", "parent_id": "$phones"}),
+        Call("move_category", {"id": "$electronics", "parent_id": "$phones"}, 409),
+        Call("move_category", {"id": "$phones", "parent_id": NOBODY}, 404),
+        Call("reorder_category", {"id": "$phones", "before": "$computers"}),
+        Call("reorder_category", {"id": "$phones", "before": "$garden"}, 404),
+        Call("category_tree", {}),
+        Call("category_tree", {"id": NOBODY}, 404),
+        Call("category_ancestors", {"id": "$garden"}),
+        Call("category_ancestors", {"id": "garden"}, 422),
+        Call("category_children", {"id": "$electronics"}),
+        Call("category_children", {"id": NOBODY}, 404),
+        Call("category_subtree", {"path": "electronics", "levels": 1}),
+        Call("category_subtree", {"path": "electronics..phones"}, 422),
+        Call("category_breadcrumb", {"path": "electronics.phones.outdoors"}),
+        Call("category_breadcrumb", {"path": "electronics.nowhere"}, 404),
+        Call("category_level", {"depth": 1}),
+        Call("category_level", {"depth": 99}, 422),
+        Call("check_categories", {}),
+        Call("delete_category", {"id": "$electronics"}, 409),
+        Call("delete_category", {"id": "$garden", "policy": "cascade"}),
+        Call("delete_category", {"id": "$garden"}, 404),
+    ],
+    6: [
+        Call("create_product", {"sku": "lamp", "name": "Lamp", "price": "12.50"}, save={"product": "product.id"}),
+        Call("create_product", {"sku": "lamp", "name": "Lamp", "price": 1}, 409),
+        Call("create_product", {"sku": "odd", "name": "Odd", "price": 1.005}, 422),
+        Call("create_product", {"sku": "bulb", "name": "Bulb", "price": 2, "category_id": "$phones"},
+             save={"bulb": "product.id"}),
+        Call("create_product", {"sku": "lost", "name": "Lost", "price": 2, "category_id": NOBODY}, 404),
+        Call("update_product", {"id": "$product", "name": "Desk lamp", "price": 13}),
+        Call("update_product", {"id": NOBODY, "name": "Nothing"}, 404),
+        Call("set_stock", {"product_id": "$product", "location": "Zürich", "in_stock": 5, "reserved": 2}),
+        Call("set_stock", {"product_id": "$product", "location": "Zürich", "in_stock": 1}, 409),
+        Call("set_stock", {"product_id": NOBODY, "location": "Zürich", "in_stock": 1}, 404),
+        Call("create_review", {"product_id": "$product", "rating": 5, "content": "Bright."}),
+        Call("create_review", {"product_id": "$product", "rating": 1, "content": "Dim."}, save={"review": "review.id"}),
+        Call("create_review", {"product_id": NOBODY, "rating": 5, "content": "?"}, 404),
+        Call("create_review", {"product_id": "$product", "rating": 6, "content": "?"}, 422),
+        Call("delete_review", {"id": "$review"}),
+        Call("delete_review", {"id": "$review"}, 404),
+        Call("delete_product", {"id": "$bulb"}),
+        Call("delete_product", {"id": "$bulb"}, 404),
+    ],
+    7: [
+        Call(
+            "set_price",
+            {"product_id": "$product", "currency": "EUR", "price": "9.50", "valid_from": "2026-01-01"},
+        ),
+        Call(
+            "set_price",
+            {
+                "product_id": "$product", "currency": "EUR", "price": 8, "valid_from": "2026-02-01",
+                "valid_to": "2026-03-01",
+            },
+        ),
+        Call("set_price", {"product_id": NOBODY, "currency": "EUR", "price": 1, "valid_from": "2026-01-01"}, 404),
+        Call("set_price", {"product_id": "$product", "currency": "ZZZ", "price": 1, "valid_from": "2026-01-01"}, 422),
+        Call("price_at", {"product_id": "$product", "currency": "EUR", "day": "2026-02-10"}),
+        Call("price_at", {"product_id": NOBODY, "currency": "EUR", "day": "2026-02-10"}, 404),
+        Call("price_at", {"product_id": "$product", "currency": "EUR", "day": "2026-02-30"}, 422),
+    ],
+    8: [
+        Call(
+            "place_order",
+            {"id": ORDER, "customer": "Charles", "items": [{"sku": "lamp", "qty": 2}], "idempotency_key": "one"},
+        ),
+        Call(
+            "place_order",
+            {"id": ORDER, "customer": "Charles", "items": [{"sku": "lamp", "qty": 2}], "idempotency_key": "one"},
+        ),
+        Call("place_order", {"customer": ""}, 422),
+        Call("add_order_item", {"id": ORDER, "sku": "shade", "qty": 1, "expected_version": 2}),
+        Call("add_order_item", {"id": ORDER, "sku": "shade", "qty": 1, "expected_version": 2}, 409),
+        Call("add_order_item", {"id": NOBODY, "sku": "shade", "qty": 1}, 404),
+        Call("add_order_note", {"id": ORDER, "note": "Fragile."}),
+        Call(
+            "append_order_events",
+            {"stream_id": ORDER, "events": [{"type": "Weighed", "data": {"grams": 12}, "opaque": True}]},
+        ),
+        Call("append_order_events", {"stream_id": ORDER, "events": []}, 422),
+        Call("ship_order", {"id": ORDER, "shipped_on": "2026-03-01"}),
+        Call("deliver_order", {"id": ORDER, "delivered_on": "2026-03-02"}),
+        Call("deliver_order", {"id": NOBODY}, 404),
+        Call("place_order", {"id": OTHER_ORDER, "customer": "Mary"}),
+        Call("cancel_order", {"id": OTHER_ORDER, "reason": "Changed her mind."}),
+        Call("replay_order", {"id": ORDER, "as_of_version": 2}),
+        Call("replay_order", {"id": NOBODY}, 404),
+        Call("read_order_events", {"after": START, "limit": 100}),
+        Call("read_order_events", {"after": "x"}, 422),
+        Call("rebuild_order", {"id": ORDER}),
+        Call("rebuild_order", {"id": NOBODY}, 404),
+        Call("rebuild_orders", {"limit": 10}),
+        Call("erase_order_events", {"id": OTHER_ORDER, "reason": "Asked for."}, 403),
+        Call("erase_order_events", {"id": OTHER_ORDER, "reason": "Asked for."}, roles=("admin",)),
+    ],
+    9: [
+        Call("create_post", {"title": "Notes", "content": "On the engine."}, save={"post": "post.id"}),
+        Call("create_post", {"title": "Draft", "content": "…", "is_private": True}, save={"draft": "post.id"}),
+        Call("create_post", {"title": "", "content": ""}, 422),
+        Call("update_post", {"id": "$post", "title": "Notes A to G"}),
+        Call("update_post", {"id": NOBODY, "title": "Nothing"}, 404),
+        Call("create_comment", {"post_id": "$post", "content": "Splendid."}, save={"comment": "comment.id"}),
+        Call("create_comment", {"post_id": "$post", "content": "Again."}, save={"again": "comment.id"}),
+        Call("create_comment", {"post_id": NOBODY, "content": "Lost."}, 404),
+        Call("delete_comment", {"id": "$again"}),
+        Call("delete_comment", {"id": "$again"}, 404),
+        Call("delete_post", {"id": "$draft"}),
+        Call("delete_post", {"id": NOBODY}, 404),
+    ],
+    10: [],
+    11: [],
+    12: [
+        Call("read_page", {"resource": "projects", "limit": 1}),
+        Call("read_page", {"resource": "users", "sort": "email", "direction": "desc", "limit": 2}),
+        Call("read_page", {"resource": "users", "sort": "email", "direction": "up"}, 400),
+    ],
+}  # fmt: skip
+
+
+class Life:
+    """Makes the calls for one tenant, in order."""
+
+    def __init__(self, calls: TenantCalls, member: Member) -> None:
+        self.calls = calls
+        self.member = member
+        self.saved: dict[str, str] = {}
+        self._newcomer = uuid4()
+
+    @property
+    def user_id(self) -> UUID:
+        return UUID(self.saved["ada"]) if "ada" in self.saved else self._newcomer
+
+    async def make(self, call: Call, version: int) -> httpx.Response:
+        """Make one call of `version`, a version that the home is at; fails unless it has the expected status."""
+        api = "default" if call.api is None else f"v{call.api}"
+        body = json.loads(_SAVED.sub(lambda match: json.dumps(self.saved[match[1]]), json.dumps(call.input)))
+        who = principal(self.member, self.user_id, *call.roles)
+        answer = await self.calls.post(who, f"/api/{api}/rpc/{call.function}", body)
+        assert answer.status_code == call.status, f"version {version}, {call}: {answer.status_code} {answer.text}"
+        for name, path in call.save.items():
+            value = answer.json()["data"]
+            for part in path.split("."):
+                value = value[part]
+            self.saved[name] = value
+        return answer
+
+    async def get(self, path: str, *roles: str) -> httpx.Response:
+        return await self.calls.get(principal(self.member, self.user_id, *roles), path)
+
+    async def post(self, path: str, body: object) -> httpx.Response:
+        return await self.calls.post(principal(self.member, self.user_id), path, body)
