@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-# (object, definition) of everything in the home's schemas; $1 is the home.
+# (object, definition) of everything in the home's schemas; $1 is the home. Request roles come last in lists of roles.
 _STRUCTURE = r"""
 WITH s AS MATERIALIZED (SELECT schema_oid, schema_name FROM tenancy.home_schemas($1)),
 rel AS MATERIALIZED (SELECT c.* FROM pg_class c JOIN s ON s.schema_oid = c.relnamespace),
@@ -41,7 +41,8 @@ SELECT 'index ' || indexrelid::regclass, concat_ws(' ', pg_get_indexdef(indexrel
 FROM pg_index JOIN rel ON rel.oid = indrelid
 UNION ALL
 SELECT 'policy ' || polrelid::regclass || '.' || polname, concat_ws(' ', polpermissive, polcmd,
-       (SELECT string_agg(r::regrole::text, ',' ORDER BY r::regrole::text) FROM unnest(polroles) r),
+       (SELECT string_agg(r::regrole::text, ',' ORDER BY r::regrole::text LIKE 'cp\_%\_t\_%', r::regrole::text)
+        FROM unnest(polroles) r),
        pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
 FROM pg_policy JOIN rel ON rel.oid = polrelid
 UNION ALL
@@ -56,7 +57,8 @@ FROM fn WHERE prokind IN ('f', 'p')
 UNION ALL
 SELECT 'grant on ' || object, (
     SELECT string_agg(concat_ws(' ', CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, privilege_type,
-                                is_grantable), ', ' ORDER BY grantee::regrole::text, privilege_type)
+                                is_grantable),
+                      ', ' ORDER BY grantee::regrole::text LIKE 'cp\_%\_t\_%', grantee::regrole::text, privilege_type)
     FROM aclexplode(acl))
 FROM granted
 UNION ALL
@@ -74,7 +76,8 @@ async def structure(connection: asyncpg.Connection, home_id: UUID) -> dict[str, 
     """Object → definition, equal for equal homes wherever they stand; `connection` is an administrative one."""
     names = await connection.fetchrow(_NAMES, home_id)
     assert names is not None, "there is no such home"
-    replaced = {names["schema_name"]: "<home>", **dict.fromkeys(names["roles"], "<request>")}
+    # Roles first: their names hold that of the schema.
+    replaced = {**dict.fromkeys(names["roles"], "<request>"), names["schema_name"]: "<home>"}
     if names["tenant_id"] is not None:
         replaced[str(names["tenant_id"])] = "<tenant>"
     async with connection.transaction():
