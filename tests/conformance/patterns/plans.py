@@ -27,8 +27,9 @@ class Plan:
         return [str(node["Node Type"]) for node in self.nodes]
 
     def on(self, relation: str) -> list[Node]:
-        """The nodes that read a table; a bitmap scan's condition is on its heap node too, as Recheck Cond."""
-        return [node for node in self.nodes if node.get("Relation Name") == relation]
+        """The nodes that read a table, without those that were never executed, such as a branch that `WHERE false` cuts
+        off; a bitmap scan's condition is on its heap node too, as Recheck Cond."""
+        return [node for node in self.nodes if node.get("Relation Name") == relation and node["Actual Loops"]]
 
     def index_conditions(self, index: str | None = None) -> list[str]:
         """The Index Cond of each scan, of one index or of all; a condition that is not here is a mere filter."""
