@@ -91,11 +91,17 @@ class Projection(Since):
 
 
 class CachedQuery(Since):
-    """A read-only function whose answer is kept for `ttl` seconds or until one of `sources` changes."""
+    """A function that reads nothing but `sources`; its answer is kept for `ttl` seconds or until one of them changes.
+
+    One answer serves all viewers of a tenant who have the same `roles` (None: all that a caller has), and with
+    `per_user` only one user. The function is told no more of the viewer than that.
+    """
 
     function: Identifier
     parameters: dict[str, FieldRule] = {}
-    sources: tuple[Identifier, ...]  # projections
+    sources: Annotated[tuple[Identifier, ...], Field(min_length=1)]  # projections
+    per_user: bool = True
+    roles: tuple[str, ...] | None = None
     ttl: Annotated[int, Field(ge=1, le=86_400)]
     max_bytes: Annotated[int, Field(ge=1)] = 262_144
 
