@@ -127,17 +127,24 @@ CREATE FUNCTION find_cached_result(
 LANGUAGE plpgsql  -- not STABLE: each call looks anew
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    seen pg_snapshot;
+    stored_by xid8;
 BEGIN
-    EXECUTE format(
-        'SELECT e.data, e.computed_at, e.expires_at, NOT EXISTS (
-             SELECT FROM %2$s AS c
-             WHERE c.tenant_id = $1 AND c.entity = ANY ($2) AND c.transaction_id >= pg_snapshot_xmin(e.snapshot)
-               AND (NOT pg_visible_in_snapshot(c.transaction_id, e.snapshot) OR c.transaction_id = e.transaction_id)
-         )
-         FROM %1$s AS e
-         WHERE e.tenant_id = $1 AND e.id = $3 AND e.request = $4', cache, feed)
-    INTO data, computed_at, expires_at, current
-    USING tenancy.current_tenant_id(), sources, key, request;
+    EXECUTE format('SELECT data, computed_at, expires_at, snapshot, transaction_id
+                    FROM %s WHERE tenant_id = $1 AND id = $2 AND request = $3', cache)
+    INTO data, computed_at, expires_at, seen, stored_by
+    USING tenancy.current_tenant_id(), key, request;
+    IF data IS NULL THEN
+        RETURN;
+    END IF;
+    -- A statement of its own, so that the planner knows how few changes can be as recent as the snapshot.
+    EXECUTE format('SELECT NOT EXISTS (
+                        SELECT FROM %s
+                        WHERE tenant_id = $1 AND entity = ANY ($2) AND transaction_id >= pg_snapshot_xmin($3)
+                          AND (NOT pg_visible_in_snapshot(transaction_id, $3) OR transaction_id = $4))', feed)
+    INTO current
+    USING tenancy.current_tenant_id(), sources, seen, stored_by;
 END
 $$;
 
@@ -231,7 +238,7 @@ BEGIN
         elected := pg_try_advisory_xact_lock(
             hashtextextended(concat_ws(':', 'cached_query', tenancy.current_tenant_id(), key), 0));
         IF NOT elected THEN
-            IF stored.current AND stored.expires_at + stored.expires_at - stored.computed_at > clock_timestamp() THEN
+            IF stored.current AND clock_timestamp() - stored.expires_at < stored.expires_at - stored.computed_at THEN
                 RETURN tenancy.cache_answer('stale', stored.computed_at, stored.data);
             END IF;
             EXIT WHEN clock_timestamp() > patience;
