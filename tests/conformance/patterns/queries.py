@@ -85,7 +85,7 @@ async def computations(world: World, member: Member) -> int:
 
 
 async def ask(
-    connection: asyncpg.Connection, member: Member, name: str = "counted", /, *, bypass: bool = False, **given: object
+    connection: asyncpg.Connection, member: Member, name: str = "counted", /, *, bypass: object = False, **given: object
 ) -> Answer:
     """A query of the catalogue with parameters, through API version 2."""
     document = json.dumps({"name": name, "parameters": given, "bypass": bypass}, default=str)

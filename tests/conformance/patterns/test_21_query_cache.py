@@ -159,7 +159,7 @@ async def test_an_answer_is_for_one_class_of_viewers(counting: World) -> None:
                 assert (row[0], row[1]) == (user, roles)
         return found
 
-    everybody = {"user": None, "roles": []}
+    everybody: dict[str, object] = {"user": None, "roles": []}
     assert await answers() == [(everybody, "miss"), (everybody, "hit"), (everybody, "hit")]
 
     moderator = {"user": None, "roles": ["moderator"]}
@@ -190,25 +190,34 @@ async def test_names_and_parameters_are_data(counting: World) -> None:
     world = counting
     before = await computations(world, world.a)
     hostile = "x'; DELETE FROM tb_post; --"
+    wrong_parameters: tuple[object, ...] = (
+        {"count": hostile},
+        {"id": hostile},
+        {"at": "now"},
+        {"day": hostile},
+        {"price": hostile},
+        {"unknown": 1},
+        {"mode": 5},
+        {hostile: 1},
+        [],
+        hostile,
+    )
+    wrong_questions: tuple[object, ...] = (
+        {},
+        {"name": None},
+        {"name": 5},
+        {"name": "counted", "sql": "SELECT 1"},
+        [],
+        "counted",
+    )
     async with undone(world, world.a) as connection:
         for name in ("", "no_such", "fn_counted", "fn_popular_posts", "pg_sleep", "counted; SELECT 1", hostile):
             assert await refused(connection, world.a, {"name": name}) == "P0002", name
-        for parameters in (
-            {"count": hostile},
-            {"id": hostile},
-            {"at": "now"},
-            {"day": hostile},
-            {"price": hostile},
-            {"unknown": 1},
-            {"mode": 5},
-            {hostile: 1},
-            [],
-            hostile,
-        ):
+        for parameters in wrong_parameters:
             document = {"name": "counted", "parameters": parameters}
             assert await refused(connection, world.a, document) == "22023", parameters
-        for document in ({}, {"name": None}, {"name": 5}, {"name": "counted", "sql": "SELECT 1"}, [], "counted"):
-            assert await refused(connection, world.a, document) == "22023", document
+        for question in wrong_questions:
+            assert await refused(connection, world.a, question) == "22023", question
         assert await computations(world, world.a) == before
         assert await status(connection, world.a, mode=hostile) == "miss"  # a string like any other
         assert await connection.fetchval("SELECT count(*) FROM tb_user") > 0
@@ -305,6 +314,9 @@ async def test_own_uncommitted_changes_are_seen_and_not_stored(counting: World) 
     async with world.within(member) as connection:
         answer = await ask(connection, member)
         assert (answer["result"], answer["cache"]["status"]) == (before, "hit")
+        await write_post(connection, member)
+        assert await status(connection, member, mode="another") == "miss"
+    assert len(await stored_answers(world, member)) == 1
 
 
 async def test_empty_answers_are_kept_and_failures_are_not(counting: World) -> None:
