@@ -1,4 +1,4 @@
-"""What homes keep for a while only: told changes and the answers of calls with an idempotency key."""
+"""What homes keep for a while only: told changes, the answers of calls with an idempotency key, cached answers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from control_plane.templates.script import quote
 
 BATCH = 10_000  # rows per transaction
 KEPT = {  # table → how long its rows are kept, and the function that deletes older ones
-    "tb_change": ("7 days", "tenancy.purge_changes"),
+    "tb_change": ("7 days", "tenancy.purge_changes"),  # longer than any cached answer that a change overtakes
     "tb_idempotency_key": ("24 hours", "tenancy.purge_idempotency_keys"),
+    "tb_cached_result": ("10 minutes", "tenancy.evict_cached_results"),  # since it expired
 }
 
 

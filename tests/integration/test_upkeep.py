@@ -141,7 +141,7 @@ async def test_the_check_comes_round_unless_it_is_off(
 
 
 async def test_what_is_too_old_goes(members: Members) -> None:
-    """Told changes after 7 days, answers of calls after 24 hours; homes of earlier versions have neither."""
+    """Told changes after 7 days, answers of calls after 24 hours, cached ones soon; homes of earlier versions have none."""
     await members.add("early", "schema", version=3)
     kept = {}
     for mode in MODES:
@@ -167,12 +167,23 @@ async def test_what_is_too_old_goes(members: Members) -> None:
                 key,
                 age,
             )
-    assert await purge(members.databases) == {"tb_change": 3, "tb_idempotency_key": 3}
-    assert await purge(members.databases) == {"tb_change": 0, "tb_idempotency_key": 0}
+        for expired in ("11 minutes", "9 minutes"):
+            await write(
+                members,
+                member,
+                "INSERT INTO tb_cached_result (tenant_id, id, request, data, bytes, snapshot, transaction_id,"
+                " computed_at, expires_at)"
+                " VALUES ($1, $2, '{}', '1', 1, '3:3:', '3', now() - interval '1 hour', now() - $3::text::interval)",
+                member.id,
+                uuid4(),
+                expired,
+            )
+    assert await purge(members.databases) == {"tb_change": 3, "tb_idempotency_key": 3, "tb_cached_result": 3}
+    assert await purge(members.databases) == {"tb_change": 0, "tb_idempotency_key": 0, "tb_cached_result": 0}
     for member in kept.values():
         async with members.databases.admin(members.cluster, member.home.database) as admin:
             await admin.execute("SET ROLE cp_owner")
-            for table in ("tb_change", "tb_idempotency_key"):
+            for table in ("tb_change", "tb_idempotency_key", "tb_cached_result"):
                 left = f'SELECT count(*) FROM "{member.home.schema_name}".{table} WHERE tenant_id = $1'
                 assert await admin.fetchval(left, member.id) == 1
 

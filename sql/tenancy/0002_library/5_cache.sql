@@ -279,11 +279,9 @@ BEGIN
 END
 $$;
 
--- Deletes at most `batch` answers of all tenants that expired longer than `grace` ago, and answers how many; as
+-- Deletes at most `batch` answers of all tenants that expired longer than `older_than` ago, and answers how many; as
 -- cp_owner. Goes from tenant to tenant along the index, so that it costs what there is to delete.
-CREATE FUNCTION evict_cached_results(
-    cache regclass, grace interval DEFAULT interval '10 minutes', batch integer DEFAULT 10000
-) RETURNS integer
+CREATE FUNCTION evict_cached_results(cache regclass, older_than interval, batch integer DEFAULT 10000) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -299,7 +297,7 @@ BEGIN
         EXECUTE format('DELETE FROM %1$s WHERE tenant_id = $1 AND id = ANY (ARRAY(
                             SELECT id FROM %1$s WHERE tenant_id = $1 AND expires_at < $2 ORDER BY expires_at LIMIT $3
                             FOR UPDATE SKIP LOCKED))', cache)
-        USING tenant, now() - grace, batch - total;
+        USING tenant, now() - older_than, batch - total;
         GET DIAGNOSTICS deleted = ROW_COUNT;
         total := total + deleted;
     END LOOP;

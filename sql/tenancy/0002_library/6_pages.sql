@@ -147,7 +147,7 @@ $$;
 
 -- {items, page: {next, prev, has_next, has_prev}}: up to `page_limit` documents, always in the order asked for.
 --   collection   '<api>.<resource>' of the caller's home
---   sort         a column that the register allows; the key of the collection follows it, so that the order is total
+--   sort         a column that the register allows, or the first of the key; the key follows, so that the order is total
 --   direction    asc or desc
 --   filters      {column: {operator: value}} as the register allows
 --   page_limit   1 to 100
@@ -192,7 +192,7 @@ BEGIN
     sort := coalesce(sort, ltrim(first_order, '-'));
     page_limit := coalesce(page_limit, least(20, (register ->> 'max_limit')::integer));
     filters := coalesce(filters, '{}');
-    IF NOT (register -> 'sorts' ? sort OR register -> 'key' ? sort) THEN
+    IF NOT (register -> 'sorts' ? sort OR register -> 'key' ->> 0 = sort) THEN
         RAISE EXCEPTION 'the collection has no such sort' USING ERRCODE = 'invalid_parameter_value';
     ELSIF direction NOT IN ('asc', 'desc') THEN
         RAISE EXCEPTION 'the direction is asc or desc' USING ERRCODE = 'invalid_parameter_value';

@@ -613,7 +613,10 @@ async def test_each_declared_sort_is_a_range_of_an_index(shared_world: World) ->
         for name, resource in world.template.manifest.resources.items():
             api = max(resource.api or world.template.manifest.api)
             collection = f"{api}.{name}"
-            for sort in dict.fromkeys((*resource.sorts, resource.order[0].removeprefix("-"), *resource.key)):
+            sorts = dict.fromkeys((*resource.sorts, resource.key[0]))
+            if resource.order[0].removeprefix("-") not in sorts:
+                faults.append(f"{collection} has an order that is no sort: its first page cannot be read without one")
+            for sort in sorts:
                 keys = [sort, *(column for column in resource.key if column != sort)]
                 types = [
                     await connection.fetchval(
