@@ -141,7 +141,7 @@ async def test_the_check_comes_round_unless_it_is_off(
 
 
 async def test_what_is_too_old_goes(members: Members) -> None:
-    """Told changes after 7 days, answers of calls after 24 hours, cached ones soon; homes of earlier versions have none."""
+    """Told changes after 7 days, answers of calls after 24 hours, cached ones soon; early homes have none."""
     await members.add("early", "schema", version=3)
     kept = {}
     for mode in MODES:
