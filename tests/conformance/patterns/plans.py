@@ -44,7 +44,8 @@ class Plan:
         return {str(node["Index Name"]) for node in self.nodes if "Index Name" in node}
 
     def rows_read(self, relation: str) -> int:
-        """How many rows were taken from a table, with those that a filter then threw away."""
+        """How many rows were taken from a table, with those that a filter then threw away. Before PostgreSQL 18 a node
+        with many loops tells the rows of each loop, rounded: allow for a row per loop there."""
         discarded = ("Rows Removed by Filter", "Rows Removed by Index Recheck")
         per_loop = [(node["Actual Rows"] + sum(node.get(name, 0) for name in discarded)) for node in self.on(relation)]
         return sum(round(rows * node["Actual Loops"]) for rows, node in zip(per_loop, self.on(relation), strict=True))
