@@ -23,7 +23,10 @@ _RUN = ("sql", "http", "json")
 _STATEMENT = re.compile(
     r"(?P<sql>(?:\$\$.*?\$\$|(?!\$\$).)+?;)(?:[ \n]+-- => (?P<expected>[^\n]*)|[ ]*--[^\n]*)?(?=\n|\Z)", re.DOTALL
 )
-_REQUEST = re.compile(r"(?P<method>GET|POST|HEAD) (?P<target>/\S+)\s*(?P<body>\{.*\})?\s*", re.DOTALL)
+_REQUEST = re.compile(
+    r"(?P<method>GET|POST|HEAD) (?P<target>/\S+)(?P<headers>(?:\n[A-Za-z-]+: [^\n]+)*)\s*(?P<body>\{.*\})?\s*",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -172,8 +175,9 @@ class HttpRun:
         request = _REQUEST.fullmatch(self._fill(block))
         assert request, f"{block.place}: is not a request"
         body = json.loads(request["body"]) if request["body"] else None
+        given = dict(line.split(": ", 1) for line in request["headers"].splitlines() if line)
         self.last = await self.client.request(
-            request["method"], request["target"], json=body, headers=self.caller.headers(self.roles)
+            request["method"], request["target"], json=body, headers=self.caller.headers(self.roles) | given
         )
         if not checked:
             assert self.last.status_code < 400, f"{block.place}: {self.last.status_code} {self.last.text}"
