@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from control_plane.templates.lint.rules import Fault, rule
-from control_plane.templates.lint.source import Located, Node, Statement, inner, kind_of
+from control_plane.templates.lint.source import Located, Node, Statement, enum_name, inner, kind_of
 
 _SCHEMAS = {"tenancy", "pg_catalog", "extensions"}
 _UNQUALIFIED = "leave the schema out: the runner sets the path, and the same text runs in every home"
 _DOTTED = re.compile(r'\s*"?(?P<schema>\w+)"?\s*\.\s*"?\w+"?.*')
 
+_PARTS = {"OBJECT_COLUMN", "OBJECT_TABCONSTRAINT", "OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY"}
 # Functions of `tenancy` that a request calls from outside, and that would lead a template to another tenant.
 _ROUTES = {"set_tenant_context", "route_to_tenant", "find_route"}
 _SESSION_CALLS = re.compile(r"set_config|pg_(try_)?advisory_(lock|unlock)(_shared|_all)?|setseed|pg_export_snapshot")
@@ -22,29 +23,50 @@ _SERVER_CALLS = re.compile(
 )
 
 
-def _names(strings: object) -> list[str]:
-    return [node.sval for kind, node in map(kind_of, strings) if kind == "String"]  # type: ignore[call-overload]
+def _names(strings: Iterable[Node]) -> list[str]:
+    return [node.sval for kind, node in map(kind_of, strings) if kind == "String"]
+
+
+def _of_relation(node: Node) -> list[str]:
+    return [name for name in (node.catalogname, node.schemaname, node.relname) if name]
+
+
+def _of_type(node: Node) -> list[str]:
+    names = _names(node.names)
+    return names[:-1] if node.pct_type and len(names) < 4 else names  # tb_a.id%TYPE
+
+
+# Kind of node → the name that it looks up, with its schema where it has one.
+_LOOKUPS: dict[str, Callable[[Node], list[str]]] = {
+    "RangeVar": _of_relation,
+    "TypeName": _of_type,
+    "TypeReference": lambda fragment: [fragment.text, "…"],
+    "FuncCall": lambda node: _names(node.funcname),
+    "CreateFunctionStmt": lambda node: _names(node.funcname),
+    "CreateTrigStmt": lambda node: _names(node.funcname),
+    "CreateStatsStmt": lambda node: _names(node.defnames),
+    "ObjectWithArgs": lambda node: _names(node.objname),
+    "CollateClause": lambda node: _names(node.collname),
+    "A_Expr": lambda node: _names(node.name),
+    "SortBy": lambda node: _names(node.use_op),
+}
 
 
 def _qualified(located: Located) -> Iterator[list[str]]:
-    """The names, with their schemas, that a node looks up."""
+    if located.kind in _LOOKUPS:
+        yield _LOOKUPS[located.kind](located.node)
+    elif located.kind in ("CommentStmt", "DropStmt"):
+        yield from _addressed(located)
+
+
+def _addressed(located: Located) -> Iterator[list[str]]:
+    """The objects of COMMENT ON and DROP; what belongs to a table is named after it, `tb_a.name`, without a schema."""
     node = located.node
-    if located.kind == "RangeVar":
-        if node.catalogname or node.schemaname:
-            yield [name for name in (node.catalogname, node.schemaname, node.relname) if name]
-    elif located.kind in ("FuncCall", "CreateFunctionStmt", "CreateTrigStmt"):
-        yield _names(node.funcname)
-    elif located.kind == "TypeName":
-        names = _names(node.names)
-        yield names[:-1] if node.pct_type and len(names) < 4 else names
-    elif located.kind == "CollateClause":
-        yield _names(node.collname)
-    elif located.kind in ("A_Expr", "SortBy"):
-        yield _names(getattr(node, "name", None) or node.use_op) if located.kind == "A_Expr" else _names(node.use_op)
-    elif located.kind == "ObjectWithArgs":
-        yield _names(node.objname)
-    elif located.kind == "TypeReference":
-        yield [node.text, "…"]
+    comment = located.kind == "CommentStmt"
+    part_of_table = enum_name(node, "objtype" if comment else "remove_type") in _PARTS
+    for kind, each in map(kind_of, [node.object] if comment else node.objects):
+        if kind == "List":
+            yield _names(each.items)[: -1 if part_of_table else None]
 
 
 @rule("qualified-name")
@@ -78,6 +100,8 @@ def _looked_up(located: Located) -> Iterator[str]:
         name = _names(node.funcname)[-1]
         if name.startswith("to_reg") or name in _TAKE_NAMES:
             arguments = list(node.args)[:1]
+        elif name == "with_document":
+            arguments = list(node.args)[2:3]
     for argument in map(inner, arguments):
         if type(argument).DESCRIPTOR.name == "A_Const" and argument.HasField("sval"):
             yield argument.sval.sval
@@ -103,8 +127,9 @@ def tenancy_is_called_not_read(statement: Statement) -> Iterator[Fault]:
 @rule("session-state")
 def session_stays_as_it_is(statement: Statement) -> Iterator[Fault]:
     instead = "leave it out: the runner and the pool set path, role and timeouts"
-    if statement.kind == "CreateStmt" and statement.node.relation.relpersistence == "t":
-        yield Fault(statement.line, "a temporary table outlives the transaction", "use a query or an array")
+    made = {"CreateStmt": "relation", "ViewStmt": "view"}.get(statement.kind)
+    if made and getattr(statement.node, made).relpersistence == "t":
+        yield Fault(statement.line, "what is temporary outlives the transaction", "use a query or an array")
     for located in statement.tree:
         if located.kind == "FuncCall":
             name = _names(located.node.funcname)[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from control_plane.templates.lint.rules import Fault, rule
-from control_plane.templates.lint.source import Node, Statement, inner
+from control_plane.templates.lint.source import Node, Statement, enum_name, inner
 
 _LANGUAGES = ("sql", "plpgsql")
 _SETTINGS = {"jit", "lock_timeout", "plan_cache_mode", "timezone", "work_mem"}  # and enable_…
@@ -20,8 +20,7 @@ def _settings(statement: Statement) -> Iterator[tuple[str, bool]]:
     for option in map(inner, statement.node.options):
         if option.defname == "set":
             setting = inner(option.arg)
-            kinds = setting.DESCRIPTOR.fields_by_name["kind"].enum_type.values_by_number
-            yield setting.name.lower(), kinds[setting.kind].name == "VAR_SET_CURRENT"
+            yield setting.name.lower(), enum_name(setting, "kind") == "VAR_SET_CURRENT"
 
 
 @rule("function-language")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from control_plane.templates.lint.rules import Fault, rules
-from control_plane.templates.lint.source import Node, Statement, inner, kind_of
+from control_plane.templates.lint.source import Node, Statement, enum_name, inner, kind_of
 
 _IN_FILES = {
     "CreateStmt",
@@ -136,7 +136,7 @@ def _allowed(statement: Statement) -> set[str]:
 
 
 def _judge(statement: Statement, kind: str, node: Node, line: int, allowed: set[str]) -> Iterator[tuple[str, Fault]]:
-    if kind == "DropStmt" and node is not None and _enum(node, "remove_type") == _POLICY_OBJECT:
+    if kind == "DropStmt" and node is not None and enum_name(node, "remove_type") == _POLICY_OBJECT:
         yield "rls-by-hand", Fault(line, "a policy is dropped by hand", _PROTECTION)
     elif kind not in allowed:
         unknown = ("statement-kind", f"a template has no use for this statement ({kind})", "see docs/template-lint.md")
@@ -151,11 +151,11 @@ def _judge(statement: Statement, kind: str, node: Node, line: int, allowed: set[
 
 
 def _alterations(node: Node, line: int) -> Iterator[tuple[str, Fault]]:
-    if _enum(node, "objtype") not in ("OBJECT_TABLE", "OBJECT_INDEX"):
+    if enum_name(node, "objtype") not in ("OBJECT_TABLE", "OBJECT_INDEX"):
         yield "statement-kind", Fault(line, "something else than a table is altered", "write CREATE OR REPLACE")
         return
     for command in map(inner, node.cmds):
-        kind = _enum(command, "subtype")
+        kind = enum_name(command, "subtype")
         if kind not in _ALTERATIONS:
             unknown = ("statement-kind", f"a template has no use for this change ({kind})", "see docs/template-lint.md")
             code, message, instead = _ALTERED.get(kind, unknown)
@@ -170,7 +170,3 @@ def _is_call(select: Node) -> bool:
         and bool(select.target_list)
         and all(kind_of(inner(target).val)[0] == "FuncCall" for target in select.target_list)
     )
-
-
-def _enum(node: Node, field: str) -> str:
-    return str(node.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number[getattr(node, field)].name)

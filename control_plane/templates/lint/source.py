@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -76,7 +76,7 @@ class Statement:
     @cached_property
     def tree(self) -> list[Located]:
         """Every node of the statement and of the SQL inside the body that it defines."""
-        own = list(located(self.node, self.line, lambda position: self.source.line(position)))
+        own = located(self.node, self.line, self.source.line)
         return own + [node for fragment in self.fragments for node in fragment_tree(self, fragment)]
 
     @cached_property
@@ -159,18 +159,30 @@ def kind_of(node: Node) -> tuple[str, Node]:
     return type(inside).DESCRIPTOR.name, inside
 
 
-def located(node: Node, line: int, line_of: Any) -> Iterator[Located]:
+def enum_name(node: Node, field: str) -> str:
+    """The name of the value of a field that is an enum."""
+    return str(node.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number[getattr(node, field)].name)
+
+
+def located(node: Node, line: int, line_of: Callable[[int], int]) -> list[Located]:
     """`node` and all below it; a node that knows no position stands at the line of the one above it."""
-    node = inner(node)
-    descriptor = type(node).DESCRIPTOR
-    if "location" in descriptor.fields_by_name and node.location > 0:
-        line = line_of(node.location)
-    yield Located(descriptor.name, node, line)
-    for of, value in node.ListFields():
-        if of.message_type is None:
-            continue
-        for child in [value] if hasattr(value, "ListFields") else value:
-            yield from located(child, line, line_of)
+    found: list[Located] = []
+    waiting = [(node, line)]
+    while waiting:
+        node, line = waiting.pop()
+        node = inner(node)
+        descriptor = type(node).DESCRIPTOR
+        if "location" in descriptor.fields_by_name and node.location > 0:
+            line = line_of(node.location)
+        found.append(Located(descriptor.name, node, line))
+        below = [
+            (child, line)
+            for of, value in node.ListFields()
+            if of.message_type is not None
+            for child in ([value] if hasattr(value, "ListFields") else value)
+        ]
+        waiting += reversed(below)
+    return found
 
 
 def fragment_tree(statement: Statement, fragment: Fragment) -> Iterator[Located]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from control_plane.templates.lint.rules import Fault, rule
-from control_plane.templates.lint.source import Node, Statement, inner, kind_of
+from control_plane.templates.lint.source import Node, Statement, enum_name, inner, kind_of
 
 _TENANT = "tenant_id"
 _ALTER_FIRST = "put tenant_id first, so that no key tells of another tenant and no scan reads its rows"
@@ -31,7 +31,7 @@ def _constraints(statement: Statement) -> Iterator[tuple[Node, str]]:
 
 
 def _type(constraint: Node) -> str:
-    return str(constraint.DESCRIPTOR.fields_by_name["contype"].enum_type.values_by_number[constraint.contype].name)
+    return enum_name(constraint, "contype")
 
 
 def _names(strings: Sequence[Node]) -> list[str]:

@@ -19,6 +19,9 @@ SELECT tenant_id, id, jsonb_build_object('__typename', 'A', 'id', id) AS data FR
 """
 
 
+WAIVED = "-- lint: allow statement-kind because the test wants it\n"
+
+
 def body(statements: str, declare: str = "", returns: str = "jsonb") -> str:
     """A PL/pgSQL function."""
     return f"""
@@ -200,6 +203,20 @@ CASES = [
         "CREATE TRIGGER t AFTER INSERT ON tb_a FOR EACH ROW EXECUTE FUNCTION other.f()",
         "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON tb_a DEFERRABLE FOR EACH ROW EXECUTE FUNCTION f()",
     ),
+    Case("qualified-name", "COMMENT ON TABLE other.tb_a IS 'x'", "COMMENT ON COLUMN tb_a.name IS 'x'"),
+    Case("qualified-name", "COMMENT ON FUNCTION other.f(int) IS 'x'", "COMMENT ON CONSTRAINT c ON tb_a IS 'x'"),
+    Case("qualified-name", "CREATE STATISTICS other.s ON a, b FROM tb_a", "CREATE STATISTICS s ON a, b FROM tb_a"),
+    Case(
+        "qualified-name",
+        f"{WAIVED}DROP VIEW other.v_a",
+        f"{WAIVED}DROP VIEW v_a; {WAIVED}DROP TRIGGER t ON tb_a; {WAIVED}DROP FUNCTION f(int);",
+    ),
+    Case(
+        "qualified-name",
+        "SELECT tenancy.with_document('{}', 'thing', 'other.things')",
+        "SELECT tenancy.with_document('{}', 'a.b', 'things')",
+    ),
+    Case("session-state", VIEW.replace("CREATE VIEW", "CREATE TEMP VIEW"), VIEW),
     Case(
         "tenancy-internals",
         body("SELECT count(*) INTO x FROM tenancy.tenants; RETURN 1;"),
