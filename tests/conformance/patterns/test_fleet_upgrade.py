@@ -212,7 +212,7 @@ def test_a_broken_promise_is_seen(promised: Documents, found: dict[str, Any], br
     "ddl",
     [
         "ALTER TABLE tb_user ALTER name SET DEFAULT 'x'",
-        "ALTER TABLE tb_user ALTER avatar_url SET NOT NULL",
+        "ALTER TABLE tb_user ALTER bio DROP NOT NULL",
         "ALTER TABLE tb_user ADD CHECK (bio <> 'x')",
         "ALTER TABLE tb_user DISABLE ROW LEVEL SECURITY",
         "CREATE INDEX ON tb_user (tenant_id, name)",
