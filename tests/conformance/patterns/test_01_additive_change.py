@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import select
 
 from control_plane.errors import TemplateChanged
 from control_plane.migrator import HomeResult, Options, Planned, migrate_all
-from control_plane.registry.models import Home
+from control_plane.registry.models import Home, RunHome
 from control_plane.templates import Templates
+from control_plane.templates.script import Part
 from tests.conformance.conftest import MODES, Ground
 from tests.conformance.patterns.plans import assert_indexed, explain
 from tests.conformance.world import World
@@ -259,24 +262,50 @@ async def test_an_upgrade_tells_what_it_touched(fleet: Fleet, mode: str) -> None
     }
 
 
-async def test_an_upgrade_counts_the_rows_that_it_wrote_and_no_others(fleet: Fleet, tmp_path: Path) -> None:
-    """Requirement 5: a backfill of version 2 over five users, of a home that has written much in this session."""
+BACKFILL = "UPDATE tb_user SET bio = 'filled';\n"
+
+
+async def test_an_upgrade_counts_the_rows_that_it_wrote(fleet: Fleet, tmp_path: Path) -> None:
+    """Requirement 5: a backfill in version 2, over as many users as each home has."""
     shutil.copytree(fleet.databases.settings.templates, tmp_path / "backfill")
     with (tmp_path / "backfill/reference/versions/0002_profiles/expand.sql").open("a") as file:
-        file.write("UPDATE tb_user SET bio = 'filled';\n")
+        file.write(BACKFILL)
     fleet.template = Templates.load(tmp_path / "backfill")["reference"]
-    homes = [await fleet.add(f"acme-{number}", "schema") for number in range(3)]
-    for home in homes:
+    for users in (0, 3, 5):
+        home = await fleet.add(f"with-{users}", "schema")
         async with fleet.admin(home) as connection, connection.transaction():
             await connection.execute(f'SET LOCAL ROLE cp_owner; SET LOCAL search_path = "{home.schema_name}"')
             await connection.execute(
-                "INSERT INTO tb_user (tenant_id, email, name) SELECT t.id, n || '@x.example', 'N' "
-                "FROM tenancy.homes h CROSS JOIN LATERAL (SELECT h.tenant_id AS id) t, generate_series(1, 5) n "
-                "WHERE h.id = $1",
+                "INSERT INTO tb_user (tenant_id, email, name) SELECT h.tenant_id, n || '@x.example', 'N' "
+                "FROM tenancy.homes AS h, generate_series(1, $2::integer) AS n WHERE h.id = $1",
                 home.id,
+                users,
             )
     outcomes = await migrate(fleet, 2)
-    assert [outcome.touched and outcome.touched.rows for outcome in outcomes.values()] == [5, 5, 5]
+    counts = {slug: outcome.touched and outcome.touched.rows for slug, outcome in outcomes.items()}
+    assert counts == {"with-0": 0, "with-3": 3, "with-5": 5}
+    async with fleet.databases.registry() as session:
+        recorded = (await session.execute(select(RunHome.tenant, RunHome.rows_touched))).all()
+    assert dict(map(tuple, recorded)) == counts
+
+
+async def test_what_an_attempt_wrote_that_was_undone_is_not_counted(ground: Ground, mode: str) -> None:
+    """Requirement 5: the server counts it for the session, for a while; a retry comes from the same session."""
+    world = await ground.world(mode, version=1)
+    script = world.template.script(1, 2)
+    message = replace(script, parts=(*script.parts, Part("backfill", BACKFILL, api=None))).message(
+        world.a.home.id, world.a.schema, 2
+    )
+    said: list[int] = []
+    async with world.admin(world.a) as connection:
+        connection.add_log_listener(lambda _, message: said.append(json.loads(message.message)["rows"]))
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(message)
+        await transaction.rollback()
+        await connection.execute(message)
+    users = 4 if mode == "shared" else 2  # of both tenants
+    assert said == [users, users]
 
 
 async def test_a_reader_that_idles_in_a_transaction_keeps_no_other_reader_waiting(fleet: Fleet, mode: str) -> None:
