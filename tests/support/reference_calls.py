@@ -189,6 +189,13 @@ CALLS: dict[int, list[Call]] = {
     10: [],
     11: [],
     12: [
+        Call("popular_posts", {"limit": 5}),
+        Call("popular_posts", {"limit": 5}),
+        Call("popular_posts", {"limit": 0}, 400),
+        Call("read_query", {"name": "popular_posts", "parameters": {"limit": 5}}),
+        Call("read_query", {"name": "popular_posts", "bypass": True}, 403),
+        Call("read_query", {"name": "popular_posts", "bypass": True}, roles=("admin",)),
+        Call("read_query", {"name": "tb_user"}, 404),
         Call("read_page", {"resource": "projects", "limit": 1}),
         Call("read_page", {"resource": "users", "sort": "email", "direction": "desc", "limit": 2}),
         Call("read_page", {"resource": "users", "sort": "email", "direction": "up"}, 400),
