@@ -44,15 +44,17 @@ class Transcript:
 
 
 def _settle(value: Any) -> Any:
-    """Cursors and positions in a feed are made of ids and transaction numbers."""
+    """Cursors and positions in a feed are made of ids and transaction numbers, and an age is a time."""
     if isinstance(value, dict):
-        return {key: "(cursor)" if key in CURSORS and each else _settle(each) for key, each in value.items()}
+        return {
+            key: f"({key})" if key in SETTLED and each is not None else _settle(each) for key, each in value.items()
+        }
     if isinstance(value, list):
         return [_settle(each) for each in value]
     return value
 
 
-CURSORS = {"next", "prev", "after", "position"}
+SETTLED = {"next", "prev", "after", "position", "age"}
 
 
 async def live(calls: TenantCalls, life: Life, found: Template) -> Transcript:
