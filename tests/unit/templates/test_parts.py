@@ -1,0 +1,21 @@
+"""In which order the files of a version run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from control_plane.templates.template import Version
+
+
+def test_expand_comes_first_and_its_further_parts_by_name(tmp_path: Path) -> None:
+    for name in ("api_v10.sql", "api_v2.sql", "expand_2_write.sql", "expand.sql", "expand_1_read.sql", "smoke.sql"):
+        (tmp_path / name).write_text(f"-- {name}")
+    parts = list(Version(1, "0001_trees", tmp_path, "").parts())
+    assert [(part.label.partition("/")[2], part.api) for part in parts] == [
+        ("expand.sql", None),
+        ("expand_1_read.sql", None),
+        ("expand_2_write.sql", None),
+        ("api_v2.sql", 2),
+        ("api_v10.sql", 10),
+    ]
+    assert [part.sql for part in parts] == [f"-- {part.label.partition('/')[2]}" for part in parts]
