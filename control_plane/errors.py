@@ -132,6 +132,12 @@ class ClusterNotFound(NotFound):
     code = "cluster_not_found"
 
 
+class AdoptionNotFound(NotFound):
+    """There is no such adoption, or it has no such table or entity."""
+
+    code = "adoption_not_found"
+
+
 class TemplateNotFound(NotFound):
     """There is no such template, or it has no such version."""
 
@@ -191,6 +197,18 @@ class IdempotencyKeyReused(Conflict):
 
     code = "idempotency_key_reused"
     hint = "Use a new key for a new request."
+
+
+class AdoptionConflict(Conflict):
+    """The adoption's state does not allow this."""
+
+    code = "adoption_conflict"
+
+
+class CutoverRefused(Conflict):
+    """The entity may not go on to its next stage."""
+
+    code = "cutover_refused"
 
 
 class VersionConflict(Conflict):
@@ -309,6 +327,12 @@ class TemplateChanged(Conflict):
 
     code = "template_changed"
     hint = "Restore the released files and put the change into a new version."
+
+
+class AdoptionRefused(ControlPlaneError):
+    """The legacy database, or a table of it, cannot be adopted as it is."""
+
+    code, status = "adoption_refused", 422
 
 
 class ConfigurationError(ControlPlaneError):

@@ -12,12 +12,14 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     LargeBinary,
     MetaData,
     Sequence,
     Text,
+    UniqueConstraint,
     func,
     text,
 )
@@ -28,6 +30,9 @@ ISOLATIONS = ("shared", "schema", "database")
 TENANT_STATUSES = ("provisioning", "active", "suspended", "deleting", "deleted")
 OPERATION_STATUSES = ("queued", "running", "succeeded", "failed")
 RUN_STATUSES = ("running", "done", "failed", "halted")
+ADOPTION_STATES = ("planned", "applying", "active", "removing")
+ADOPTED_TABLE_STATES = ("planned", "building", "filling", "active", "suspending", "suspended")
+STAGES = ("orm", "shadow", "views", "functions", "done")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -262,3 +267,81 @@ class AuditEvent(Base):
     action: Mapped[str]
     tenant_id: Mapped[UUID | None] = mapped_column(index=True)
     details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
+class Adoption(Timestamps, Base):
+    """A database that was there before us, and the schema of ours that stands beside its tables."""
+
+    __tablename__ = "adoptions"
+    __table_args__ = (_one_of("state", ADOPTION_STATES),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str] = mapped_column(unique=True)
+    dsn: Mapped[bytes]  # sealed
+    schema_name: Mapped[str]  # where our objects live
+    reader_role: Mapped[str]  # owns them; has SELECT on legacy tables and nothing else there
+    writer_role: Mapped[str]  # owns the functions of entities that are being moved; exists only while there are any
+    readers: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))  # roles that may read our objects
+    state: Mapped[str] = mapped_column(server_default="planned")
+
+
+class AdoptedTable(Timestamps, Base):
+    """One legacy table of an adoption, and how far its projection has got."""
+
+    __tablename__ = "adopted_tables"
+    __table_args__ = (_one_of("state", ADOPTED_TABLE_STATES),)
+
+    adoption_id: Mapped[UUID] = mapped_column(ForeignKey("adoptions.id", ondelete="CASCADE"), primary_key=True)
+    schema_name: Mapped[str] = mapped_column(primary_key=True)
+    table_name: Mapped[str] = mapped_column(primary_key=True)
+    mapping: Mapped[dict[str, Any]]  # adoption.mapping.Mapping
+    confirmed: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))  # secret columns that are shown
+    state: Mapped[str] = mapped_column(server_default="planned")
+    cursor: Mapped[dict[str, Any] | None]  # the last key of the fill under way
+    rows: Mapped[int] = mapped_column(BigInteger, server_default="0")  # that the fill has gone through
+    last_sync_at: Mapped[datetime | None]
+    last_sync: Mapped[dict[str, Any] | None]  # counts of the last walk
+
+
+class AdoptedEntity(Timestamps, Base):
+    """An entity on its way from an ORM to views and functions."""
+
+    __tablename__ = "adopted_entities"
+    __table_args__ = (
+        _one_of("stage", STAGES),
+        _one_of("moving_to", STAGES),
+        UniqueConstraint("adoption_id", "name"),
+        UniqueConstraint("adoption_id", "schema_name", "table_name"),
+        ForeignKeyConstraint(
+            ["adoption_id", "schema_name", "table_name"],
+            ["adopted_tables.adoption_id", "adopted_tables.schema_name", "adopted_tables.table_name"],
+            ondelete="CASCADE",
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    adoption_id: Mapped[UUID]
+    name: Mapped[str]
+    schema_name: Mapped[str]
+    table_name: Mapped[str]
+    orm_role: Mapped[str]
+    app_role: Mapped[str]  # calls the functions
+    orm_query: Mapped[str | None]  # what the ORM reads; the table when absent
+    orm_keys: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # its columns to keys of the document
+    stage: Mapped[str] = mapped_column(server_default="orm")
+    moving_to: Mapped[str | None]  # recorded before a move and cleared by its end
+    grants: Mapped[dict[str, Any] | None]  # {"privileges": […]}: what the ORM's role could write
+
+
+class AdoptedEntityMove(Base):
+    """One finished move of an entity between two stages; append-only."""
+
+    __tablename__ = "adopted_entity_moves"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    entity_id: Mapped[UUID] = mapped_column(ForeignKey("adopted_entities.id", ondelete="CASCADE"), index=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    actor: Mapped[str]
+    from_stage: Mapped[str]
+    to_stage: Mapped[str]
+    report: Mapped[dict[str, Any] | None]  # of the check that allowed it
