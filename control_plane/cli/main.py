@@ -5,7 +5,9 @@ from __future__ import annotations
 import typer
 
 from control_plane.cli import (
+    adopt,
     cluster,
+    cutover,
     deprecations,
     dev,
     doctor,
@@ -33,6 +35,8 @@ app.command("serve")(serve.serve)
 app.command("worker")(worker.worker)
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(tenant.app, name="tenant")
+app.add_typer(adopt.app, name="adopt")
+app.add_typer(cutover.app, name="cutover")
 app.add_typer(template.app, name="template")
 migrate.register(app)
 app.command("deprecations")(deprecations.deprecations)

@@ -18,10 +18,10 @@ async def clean(server: Server) -> None:
     async with server.connection() as connection:
         own = [row["datname"] for row in await connection.fetch(_DATABASES, f"{server.session}_")]
         installations = [*server.installations, *await _installations(server, own)]
+        for name in own:  # first, because roles of the installations may own objects or hold grants in them
+            await drop_database(connection, name)
         for installation in dict.fromkeys(installations):
             await _drop_installation(connection, f"cp_{installation.hex[:8]}_")
-        for name in own:
-            await drop_database(connection, name)
 
 
 async def _installations(server: Server, databases: list[str]) -> list[UUID]:

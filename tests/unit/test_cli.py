@@ -34,6 +34,30 @@ COMMANDS = {
     ("cluster", "add"): ["CP_CLUSTER_DSN", "--region", "--isolation", "--capacity"],
     ("doctor",): ["Exit 0", "--json"],
     ("drift",): ["Exit 0", "--resync", "--json"],
+    ("adopt",): [
+        "inspect",
+        "plan",
+        "apply",
+        "status",
+        "sync",
+        "check",
+        "preflight",
+        "suspend",
+        "resume",
+        "uninstall",
+    ],
+    ("adopt", "plan"): [
+        "CP_ADOPT_DSN",
+        "--schema",
+        "--table",
+        "--into",
+        "--confirm-column",
+        "--key",
+        "--reader",
+        "--out",
+    ],
+    ("cutover",): ["orm → shadow → views → functions → done", "start", "status", "check", "advance", "back"],
+    ("cutover", "start"): ["--table", "--orm-role", "--app-role", "--orm-query", "--map"],
 }
 
 
