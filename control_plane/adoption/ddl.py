@@ -131,10 +131,11 @@ def entry_ddl(ground: Ground, mapping: Mapping) -> str:
         array(each.name for each in mapping.key),
         array(each.column for each in mapping.key),
         array(each.name for each in mapping.lookups),
+        str(mapping.enforced).lower(),
         literal(shape(ground, mapping)),
     ]
     names = ["name", "source", "view_name", "projection", "type_name"]
-    names += ["key_columns", "source_key_columns", "lookups", "shape"]
+    names += ["key_columns", "source_key_columns", "lookups", "enforced", "shape"]
     updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in names[1:])
     table = ground.qualified("adopted_tables")
     return f"""\

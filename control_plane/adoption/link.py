@@ -26,6 +26,7 @@ SET DateStyle = 'ISO, YMD';
 SET IntervalStyle = 'postgres';
 SET bytea_output = 'hex';
 SET extra_float_digits = 1;
+SET jit = off;
 SET lock_timeout = '{lock_timeout}ms';
 SET search_path = pg_catalog, pg_temp
 """

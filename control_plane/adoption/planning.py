@@ -22,8 +22,14 @@ from control_plane.errors import AdoptionConflict, AdoptionRefused, InvalidInput
 from control_plane.isolation.names import installation_prefix
 from control_plane.pools.databases import Databases
 from control_plane.registry import adoptions, audit
+from control_plane.registry.conflicts import domain_errors
 from control_plane.registry.installation import installation_id
 from control_plane.registry.models import AdoptedTable, Adoption
+
+_TITLE = """\
+-- What `cp adopt apply` runs in the legacy database, the schema and each table in a transaction of its own, before it
+-- fills the projections. `cp adopt uninstall` takes away exactly this. No legacy object is altered; the grants at the
+-- head of each table are all that it notices."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ async def plan(databases: Databases, request: PlanRequest, *, actor: str) -> Pla
         audit.record(session, actor, "adoption.plan", adoption=adoption.name, tables=[row.table_name for row in rows])
     ground = ground_of(adoption)
     mappings = [Mapping.model_validate(row.mapping) for row in rows]
-    sql = "\n\n".join([schema_ddl(ground), *(table_ddl(ground, mapping) for mapping in mappings)])
+    sql = "\n\n".join([_TITLE, schema_ddl(ground), *(table_ddl(ground, mapping) for mapping in mappings)])
     return Plan(adoption.name, adoption.schema_name, mappings, [each.report for each in found], sql)
 
 
@@ -205,8 +211,9 @@ def _row(adoption: Adoption, found: Findings, confirmed: set[str], before: Adopt
 async def _store(session: AsyncSession, adoption: Adoption, rows: Sequence[AdoptedTable], fresh: bool) -> None:
     if fresh:
         await session.execute(delete(AdoptedTable).where(AdoptedTable.adoption_id == adoption.id))
-    await session.merge(adoption)
-    await session.flush()
+    with domain_errors():  # of two first plans at the same time
+        await session.merge(adoption)
+        await session.flush()
     others = {row.mapping["view"]: row.schema_name for row in await adoptions.tables(session, adoption.id)}
     for row in rows:
         if others.get(row.mapping["view"], row.schema_name) != row.schema_name:

@@ -302,12 +302,16 @@ def _dependents(found: list[Dependent], json: bool) -> None:
         print_json(found)
     elif found:
         rows = (
-            (each.name, each.kind, each.owner, each.columns, "suspend" if each.suspended else "its owner")
+            (each.name, each.kind, each.owner, _few(each.columns), "suspend" if each.suspended else "its owner")
             for each in found
         )
         print_table(("object", "kind", "owner", "columns", "dropped by"), rows)
     else:
         typer.echo("Nothing stands on it.")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _show(record: AdoptionRecord, json: bool) -> None:

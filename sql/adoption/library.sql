@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS adopted_tables (
     key_columns text[] NOT NULL,       -- as views and projections call them
     source_key_columns text[] NOT NULL, -- as the legacy table does
     lookups text[] NOT NULL,
+    enforced boolean NOT NULL,         -- a constraint of the legacy table keeps the key unique
     shape text NOT NULL                -- of the projection; another one means another table
 );
 
@@ -97,8 +98,16 @@ DECLARE
     changes text := (SELECT string_agg(format('%I = EXCLUDED.%I', c, c), ', ')
                      FROM unnest(t.lookups || ARRAY['data']) AS c);
     keys text := (SELECT string_agg(format('%I', c), ', ') FROM unnest(t.key_columns) AS c);
+    duplicates boolean := false;
     answer jsonb;
 BEGIN
+    IF NOT t.enforced THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %I AS r WHERE %s GROUP BY %s HAVING count(*) > 1)',
+                       t.view_name, condition, keys) INTO duplicates;
+        IF duplicates THEN
+            RAISE EXCEPTION 'the key of % is not unique any more', t.name USING ERRCODE = '21000';
+        END IF;
+    END IF;
     EXECUTE format($sql$
         WITH source AS MATERIALIZED (SELECT %1$s FROM %2$I AS r WHERE %4$s),
         due AS (
@@ -206,7 +215,7 @@ BEGIN
                 FROM (SELECT DISTINCT kind FROM differing) AS k
                 CROSS JOIN LATERAL (
                     SELECT jsonb_agg(key) AS keys
-                    FROM (SELECT key FROM differing AS d WHERE d.kind = k.kind ORDER BY key LIMIT 5) AS some
+                    FROM (SELECT key FROM differing AS d WHERE d.kind = k.kind ORDER BY key LIMIT 5) AS first_ones
                 ) AS sampled
             ))
         FROM differing

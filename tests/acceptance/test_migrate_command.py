@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import sys
@@ -20,6 +19,7 @@ from control_plane.registry.models import Cluster, Home, Run, RunHome
 from control_plane.settings import Settings
 from control_plane.templates import Templates
 from tests.support.fleet import Fleet
+from tests.support.program import settings_environment
 from tests.support.templates import with_first_versions
 
 
@@ -34,24 +34,12 @@ def fleet(databases: Databases, cluster: Cluster, installation_id: UUID, setting
 
 
 async def start(fleet: Fleet, *arguments: str) -> asyncio.subprocess.Process:
-    settings = fleet.databases.settings
-    assert settings.database_url is not None
-    assert settings.secret_key is not None
-    assert settings.signing_key is not None
-    own = {
-        "CP_HOME": str(settings.home),
-        "CP_TEMPLATES": str(settings.templates),
-        "CP_DATABASE_URL": settings.database_url.get_secret_value(),
-        "CP_SECRET_KEY": settings.secret_key.get_secret_value(),
-        "CP_SIGNING_KEY": settings.signing_key.get_secret_value(),
-    }
-    others = {name: value for name, value in os.environ.items() if not name.startswith("CP_")}
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "control_plane",
         *arguments,
-        env=others | own,
+        env=settings_environment(fleet.databases.settings),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

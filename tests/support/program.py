@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from control_plane.settings import Settings
+
 PATIENCE = 60.0  # seconds for anything that a slow machine may take long over
 
 
@@ -79,6 +81,21 @@ class Program:
             except OSError:
                 continue
         return False
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a process that works with `settings`, which name a registry and both keys."""
+    assert settings.database_url is not None
+    assert settings.secret_key is not None
+    assert settings.signing_key is not None
+    own = {
+        "CP_HOME": str(settings.home),
+        "CP_TEMPLATES": str(settings.templates),
+        "CP_DATABASE_URL": settings.database_url.get_secret_value(),
+        "CP_SECRET_KEY": settings.secret_key.get_secret_value(),
+        "CP_SIGNING_KEY": settings.signing_key.get_secret_value(),
+    }
+    return {name: value for name, value in os.environ.items() if not name.startswith("CP_")} | own
 
 
 def stop(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> int:

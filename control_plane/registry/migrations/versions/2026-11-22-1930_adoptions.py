@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "20261122_1930"
-down_revision = "20261122_1530"
+down_revision = "20261122_1850"
 branch_labels = None
 depends_on = None
 
