@@ -518,6 +518,7 @@ async def test_a_killed_fill_goes_on_where_it_was(databases: Databases, legacy: 
     )  # fmt: skip
     while (await records.get_adoption(databases, "shop")).tables[0].rows < 50:
         assert process.returncode is None, await process.communicate()
+        await asyncio.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     await process.communicate()
     killed = (await records.get_adoption(databases, "shop")).tables[0]
