@@ -566,7 +566,7 @@ async def test_every_step_may_be_repeated_after_a_crash(
         while True:
             left = step
             try:
-                await verb()  # type: ignore[no-untyped-call]
+                await verb()
                 break
             except RuntimeError:
                 crashes, step = crashes + 1, step + 1
