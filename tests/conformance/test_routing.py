@@ -96,7 +96,7 @@ async def test_there_is_no_parameter_for_sql_text(world: World) -> None:
     assert {row["proname"] for row in callable_} == {
         "call_once",
         "column_type",
-        "current_epoch",
+        "current_arrival",
         "current_roles",
         "current_tenant_id",
         "current_user_id",

@@ -49,6 +49,8 @@ CREATE TABLE tenants (
     slug text NOT NULL UNIQUE,
     state text NOT NULL CHECK (state IN ('provisioning', 'active', 'suspended', 'moving', 'deleting')),
     epoch bigint NOT NULL DEFAULT 1,
+    -- The epoch in which the tenant came here. It stays while the tenant does, whatever its states in between.
+    arrival bigint NOT NULL DEFAULT 1,
     -- Who is let in: whom the verified token names, or only users who stand in `members`.
     membership text NOT NULL DEFAULT 'token' CHECK (membership IN ('token', 'listed'))
 );

@@ -166,9 +166,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM tenancy.require_slug(slug);
-    INSERT INTO tenancy.tenants AS t (id, home_id, slug, state, epoch)
-    VALUES (tenant, home, slug, state, epoch)
-    ON CONFLICT (id) DO UPDATE SET state = excluded.state, epoch = excluded.epoch
+    INSERT INTO tenancy.tenants AS t (id, home_id, slug, state, epoch, arrival)
+    VALUES (tenant, home, slug, state, epoch, epoch)
+    ON CONFLICT (id) DO UPDATE SET
+        state = excluded.state, epoch = excluded.epoch,
+        arrival = CASE WHEN t.state = 'provisioning' THEN excluded.arrival ELSE t.arrival END
     WHERE t.epoch <= excluded.epoch;
     IF NOT found THEN
         RAISE EXCEPTION 'the tenant has a later epoch' USING ERRCODE = 'TN409';

@@ -47,17 +47,17 @@ BEGIN
 END
 $$;
 
--- Transaction ids order events only within one server. A tenant that moves gets a higher epoch, and all writers of the
--- old one have ended by then: (epoch, transaction id) goes on rising.
-CREATE FUNCTION current_epoch() RETURNS bigint
+-- Transaction ids order events only within one server. What a tenant brought along from another one was written before
+-- it arrived, by transactions that have ended: (arrival, transaction id) goes on rising.
+CREATE FUNCTION current_arrival() RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN (SELECT t.epoch FROM tenancy.tenants t WHERE t.id = tenancy.current_tenant_id());
+    RETURN (SELECT t.arrival FROM tenancy.tenants t WHERE t.id = tenancy.current_tenant_id());
 END
 $$;
 
-REVOKE ALL ON FUNCTION append_only(regclass, name[], text), refuse_change(), current_epoch() FROM PUBLIC;
+REVOKE ALL ON FUNCTION append_only(regclass, name[], text), refuse_change(), current_arrival() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION append_only(regclass, name[], text), refuse_change() TO cp_owner;
-GRANT EXECUTE ON FUNCTION current_epoch() TO cp_definer, cp_request;
+GRANT EXECUTE ON FUNCTION current_arrival() TO cp_definer, cp_request;

@@ -22,8 +22,8 @@ CREATE TABLE tb_order_event (
     type text NOT NULL CHECK (type ~ '^[A-Z][A-Za-z0-9]{0,99}$'),
     data jsonb NOT NULL CHECK (jsonb_typeof(data) = 'object'),
     -- The place in the feed. The transaction that wrote the event or, when that began earlier, the one that wrote the
-    -- event before it: so a stream is in order in the feed too. Within the epoch of the tenant's placement.
-    epoch bigint NOT NULL DEFAULT tenancy.current_epoch(),
+    -- event before it: so a stream is in order in the feed too. The arrival of the tenant on this server leads.
+    arrival bigint NOT NULL DEFAULT tenancy.current_arrival(),
     transaction_id xid8 NOT NULL DEFAULT pg_current_xact_id(),
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     recorded_by uuid DEFAULT tenancy.current_user_id(),
@@ -37,7 +37,7 @@ CREATE TABLE tb_order_event (
     FOREIGN KEY (tenant_id, erasure_id) REFERENCES tb_order_event_erasure (tenant_id, id)
 );
 CREATE UNIQUE INDEX tb_order_event_id ON tb_order_event (tenant_id, id);
-CREATE INDEX tb_order_event_feed ON tb_order_event (tenant_id, epoch, transaction_id, stream_id, version);
+CREATE INDEX tb_order_event_feed ON tb_order_event (tenant_id, arrival, transaction_id, stream_id, version);
 CREATE UNIQUE INDEX tb_order_event_idempotency_key ON tb_order_event (tenant_id, stream_id, idempotency_key)
 WHERE idempotency_key IS NOT NULL;
 SELECT tenancy.protect_table('tb_order_event', 'functions');
@@ -92,7 +92,7 @@ DECLARE
         "limit": {"type": "integer", "min": 1, "max": 1000}
     }');
     place text[] := string_to_array(coalesce(input ->> 'after', '0.0.00000000-0000-0000-0000-000000000000.0'), '.');
-    after_epoch bigint;
+    after_arrival bigint;
     after_transaction xid8;
     after_stream uuid;
     after_version integer;
@@ -102,23 +102,23 @@ BEGIN
     IF problems <> '[]' THEN
         RETURN tenancy.mutation_result(false, 'invalid', 'The input is not valid.', errors => problems);
     END IF;
-    after_epoch := place[1];
+    after_arrival := place[1];
     after_transaction := place[2];
     after_stream := place[3];
     after_version := place[4];
 
-    SELECT coalesce(jsonb_agg(v.data ORDER BY e.epoch, e.transaction_id, e.stream_id, e.version), '[]'),
-           (array_agg(concat_ws('.', e.epoch, e.transaction_id, e.stream_id, e.version)
-                      ORDER BY e.epoch DESC, e.transaction_id DESC, e.stream_id DESC, e.version DESC))[1]
+    SELECT coalesce(jsonb_agg(v.data ORDER BY e.arrival, e.transaction_id, e.stream_id, e.version), '[]'),
+           (array_agg(concat_ws('.', e.arrival, e.transaction_id, e.stream_id, e.version)
+                      ORDER BY e.arrival DESC, e.transaction_id DESC, e.stream_id DESC, e.version DESC))[1]
     INTO events, next_place
     FROM (
-        SELECT o.tenant_id, o.epoch, o.transaction_id, o.stream_id, o.version
+        SELECT o.tenant_id, o.arrival, o.transaction_id, o.stream_id, o.version
         FROM tb_order_event AS o
         WHERE o.tenant_id = tenancy.current_tenant_id()
-          AND (o.epoch, o.transaction_id, o.stream_id, o.version)
-              > (after_epoch, after_transaction, after_stream, after_version)
-          AND (o.transaction_id < pg_snapshot_xmin(pg_current_snapshot()) OR o.epoch < tenancy.current_epoch())
-        ORDER BY o.epoch, o.transaction_id, o.stream_id, o.version
+          AND (o.arrival, o.transaction_id, o.stream_id, o.version)
+              > (after_arrival, after_transaction, after_stream, after_version)
+          AND (o.transaction_id < pg_snapshot_xmin(pg_current_snapshot()) OR o.arrival < tenancy.current_arrival())
+        ORDER BY o.arrival, o.transaction_id, o.stream_id, o.version
         LIMIT coalesce((input ->> 'limit')::integer, 100)
     ) AS e
     JOIN v_order_event AS v ON v.tenant_id = e.tenant_id AND v.stream_id = e.stream_id AND v.version = e.version;

@@ -60,7 +60,7 @@ DECLARE
     event record;
     status text;
     next_status text;
-    place_epoch bigint := tenancy.current_epoch();
+    here bigint := tenancy.current_arrival();
 BEGIN
     IF problems = '[]' THEN
         problems := fn_order_event_problems(input -> 'events');
@@ -90,7 +90,7 @@ BEGIN
     END IF;
 
     IF first_version IS NULL THEN
-        SELECT e.version, e.epoch, e.transaction_id, e.recorded_at INTO last_event
+        SELECT e.version, e.arrival, e.transaction_id, e.recorded_at INTO last_event
         FROM tb_order_event AS e
         WHERE e.tenant_id = tenancy.current_tenant_id() AND e.stream_id = stream
         ORDER BY e.version DESC
@@ -121,9 +121,9 @@ BEGIN
         END LOOP;
 
         INSERT INTO tb_order_event (
-            stream_id, version, type, data, epoch, transaction_id, recorded_at, idempotency_key, appended)
-        SELECT stream, actual + n, e ->> 'type', e -> 'data', place_epoch,
-               CASE WHEN last_event.epoch = place_epoch THEN greatest(last_event.transaction_id, pg_current_xact_id())
+            stream_id, version, type, data, arrival, transaction_id, recorded_at, idempotency_key, appended)
+        SELECT stream, actual + n, e ->> 'type', e -> 'data', here,
+               CASE WHEN last_event.arrival = here THEN greatest(last_event.transaction_id, pg_current_xact_id())
                     ELSE pg_current_xact_id() END,
                greatest(last_event.recorded_at, clock_timestamp()),
                CASE WHEN n = 1 THEN key END, CASE WHEN n = 1 AND key IS NOT NULL THEN many END
