@@ -286,7 +286,7 @@ async def test_an_upgrade_counts_the_rows_that_it_wrote(fleet: Fleet, tmp_path: 
     assert counts == {"with-0": 0, "with-3": 3, "with-5": 5}
     async with fleet.databases.registry() as session:
         recorded = (await session.execute(select(RunHome.tenant, RunHome.rows_touched))).all()
-    assert dict(map(tuple, recorded)) == counts
+    assert {row.tenant: row.rows_touched for row in recorded} == counts
 
 
 async def test_what_an_attempt_wrote_that_was_undone_is_not_counted(ground: Ground, mode: str) -> None:
