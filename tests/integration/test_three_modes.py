@@ -80,8 +80,8 @@ async def live(calls: TenantCalls, life: Life, found: Template) -> Transcript:
 
 async def read(life: Life, said: Transcript, base: str) -> None:
     """A page, parts of it, one of its documents, and what is not there or makes no sense."""
-    page = await life.get(base)
-    assert page.status_code == 200, page.text
+    said.note(f"{base} to the caller", await life.get(base))
+    page = await life.rows(base)
     assert page.json(), f"{base} has no rows: let a call make one"
     said.note(base, page)
     own = page.json()[0].get("id", NOBODY)

@@ -101,9 +101,7 @@ class Fleet:
                 for api in template.api_versions(version):
                     for name, declared in template.manifest.resources.items():
                         if declared.since <= version and (declared.api is None or api in declared.api):
-                            answer = await life.get(f"/api/v{api}/{name}")
-                            assert answer.status_code == 200, answer.text
-                            found[mode, api, name] = answer.json()
+                            found[mode, api, name] = (await life.rows(f"/api/v{api}/{name}")).json()
         return found
 
     async def structures(self) -> dict[str, dict[str, str]]:
