@@ -115,7 +115,7 @@ class _Stage:
                 label, line = _place(error, f"{version.name}/expand.sql")
                 self._add(version, label, line, "rehearsal", f"does not apply to rows: {error}")
                 return
-            after = await take(self.connection, self.schema, self.tenant, self.user)
+            after = await take(self.connection, self.schema, self._bind)
             self._lost(version, losses(self.template, version.number, before, after))
 
     async def _with_rows(self, upto: int) -> Snapshot:
@@ -125,7 +125,7 @@ class _Stage:
                     await self._smoke(earlier)
             except asyncpg.PostgresError:
                 continue  # smoke files are written to run alone: this one does not mix with rows of another
-        return await take(self.connection, self.schema, self.tenant, self.user)
+        return await take(self.connection, self.schema, self._bind)
 
     async def _smoke_alone(self, version: Version) -> None:
         async with self._undone():
@@ -151,10 +151,13 @@ class _Stage:
         api = self.template.default_api(version.number)
         path = f"{quote(f'{self.schema}__api_v{api}')}, {quote(self.schema)}, extensions, pg_temp"
         await self.connection.execute(f"SET LOCAL search_path = {path}; SET LOCAL timezone = 'UTC'")
-        await self.connection.fetchval(gate.BIND, self.tenant, self.user, None, [], False)
+        await self._bind(())
         await self.connection.execute(version.smoke)
         # No table can be altered while a deferred trigger waits for the commit that never comes.
         await self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+
+    async def _bind(self, roles: Sequence[str]) -> None:
+        await self.connection.fetchval(gate.BIND, self.tenant, self.user, None, list(roles), False)
 
     @asynccontextmanager
     async def _undone(self) -> AsyncIterator[None]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-from uuid import UUID
 
 import asyncpg
 
-from control_plane.pools import gate
 from control_plane.settings import shipped
 from control_plane.templates import Template
 from control_plane.templates.script import quote
@@ -43,8 +41,10 @@ class Snapshot:
     documents: Mapping[tuple[int, str, tuple[str, ...]], Mapping[str, frozenset[str]]]  # path → JSON types
 
 
-async def take(connection: asyncpg.Connection, schema: str, tenant: UUID, user: UUID) -> Snapshot:
-    """Look at the home `schema` in the context of its tenant; rows are those that are there."""
+async def take(
+    connection: asyncpg.Connection, schema: str, bind: Callable[[Sequence[str]], Awaitable[None]]
+) -> Snapshot:
+    """Look at the home `schema` and its rows; `bind` lets the transaction work for its tenant, with the given roles."""
     views: dict[tuple[int | None, str], list[Column]] = {}
     tables: dict[str, list[Column]] = {}
     functions: dict[tuple[int | None, str, str], str] = {}
@@ -60,7 +60,7 @@ async def take(connection: asyncpg.Connection, schema: str, tenant: UUID, user: 
     documents = {}
     for roles in _VIEWERS:
         await connection.execute("SET LOCAL timezone = 'UTC'")
-        await connection.fetchval(gate.BIND, tenant, user, None, list(roles), False)
+        await bind(roles)
         for (api, view), columns in views.items():
             if api is not None and Column("data", "jsonb") in columns:
                 name = f"{quote(f'{schema}{_API}{api}')}.{quote(view)}"
