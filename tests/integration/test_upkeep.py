@@ -46,7 +46,8 @@ async def test_drift_is_found_and_repaired_in_every_mode(members: Members) -> No
     """Requirement 6 of pattern 18: missing here, in chunks of 500; nothing is left and a second look finds nothing."""
     for mode in MODES:
         await add_posts(members, await members.add(f"in-{mode}", mode), 3)
-    await add_posts(members, await members.add("large", "schema"), 1100)
+    large = await members.add("large", "schema")
+    await add_posts(members, large, 1100)
     await members.add("clean")
     await members.add("early", "schema", version=3)
 
@@ -58,6 +59,11 @@ async def test_drift_is_found_and_repaired_in_every_mode(members: Members) -> No
     repaired = await check(members, resync=True)
     assert repaired == [Drift(slug, "tv_post_stats", n, n, n) for slug, n in numbers.items()]
     assert not any(drift.left for drift in repaired)
+    async with members.databases.admin(members.cluster, large.home.database) as admin:
+        await admin.execute("SET ROLE cp_owner")
+        # Requirement 2 of pattern 20: each chunk was committed by itself.
+        chunks = f'SELECT count(*) FROM "{large.home.schema_name}".tb_change GROUP BY transaction_id ORDER BY 1'
+        assert [size for (size,) in await admin.fetch(chunks)] == [100, 500, 500]
     assert await check(members) == [Drift(slug, "tv_post_stats", n) for slug, n in numbers.items()]
 
 

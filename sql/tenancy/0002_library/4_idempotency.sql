@@ -96,6 +96,9 @@ BEGIN
         RETURN result;
     END IF;
     EXECUTE 'SELECT ' || name || '($1)' INTO result USING input;
+    IF result IS NULL THEN
+        RAISE EXCEPTION '% answered nothing', name USING ERRCODE = 'internal_error';
+    END IF;
     EXECUTE 'SELECT ' || home || '.fn_keep_result($1, $2)' USING key, result;
     RETURN result;
 END

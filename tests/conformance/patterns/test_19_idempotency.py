@@ -83,16 +83,18 @@ async def test_a_refusal_is_an_answer_too(world: World) -> None:
 FAILING = """
     CREATE FUNCTION fn_failing(input jsonb) RETURNS jsonb
     LANGUAGE plpgsql SET search_path FROM CURRENT
-    AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '23514'; END $$
+    AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '23514'; END $$;
+    CREATE FUNCTION fn_silent(input jsonb) RETURNS jsonb RETURN NULL::jsonb;
+    GRANT EXECUTE ON FUNCTION fn_failing(jsonb), fn_silent(jsonb) TO "{role}";
 """
 
 
 async def test_an_exception_leaves_the_key_free(scratch: World) -> None:
     async with scratch.owner(scratch.a) as owner:
-        await owner.execute(FAILING)
-        await owner.execute(f'GRANT EXECUTE ON FUNCTION fn_failing(jsonb) TO "{scratch.a.home.role_name}"')
+        await owner.execute(FAILING.format(role=scratch.a.home.role_name))
     async with undone(scratch, scratch.a) as connection:
         assert await sqlstate_of(connection, ONCE, "k", f'"{scratch.a.schema}".fn_failing', "{}") == "23514"
+        assert await sqlstate_of(connection, ONCE, "k", f'"{scratch.a.schema}".fn_silent', "{}") == "XX000"
         post = await write_post(connection, scratch.a)
         _, result = await once(connection, scratch.a, "k", "create_comment", post_id=post, content="x")
         assert result["success"]
