@@ -102,6 +102,9 @@ async def test_a_function_takes_and_answers_a_document(shared_world: World, name
 @pytest.mark.parametrize("name", MANIFEST.functions)
 async def test_the_input_is_checked_against_the_declared_rules(shared_world: World, name: str) -> None:
     """The literal in the base function equals `[functions.….input]`, so that what is published is what is checked."""
+    if name in MANIFEST.cached_queries:  # whose parameters the catalogue of queries checks
+        assert MANIFEST.functions[name].input == MANIFEST.cached_queries[name].parameters
+        return
     async with shared_world.admin(shared_world.a) as connection:
         base = await only_function(connection, shared_world.a.schema, f"fn_{name}")
     literals = LITERAL.findall(base["prosrc"])
@@ -150,3 +153,21 @@ async def test_a_projection_follows_the_tables_that_it_reads(shared_world: World
 def test_the_literal_is_found() -> None:
     source: Any = 'x jsonb := tenancy.input_problems(input, \'{"a": {"message": "it\'\'s"}}\');'
     assert LITERAL.findall(source) == ['{"a": {"message": "it\'\'s"}}']
+
+
+@pytest.mark.parametrize("name", MANIFEST.cached_queries)
+async def test_a_cached_query_is_a_function_over_projections(shared_world: World, name: str) -> None:
+    declared = MANIFEST.cached_queries[name]
+    async with shared_world.admin(shared_world.a) as connection:
+        function = await only_function(connection, shared_world.a.schema, declared.function)
+    assert (function["arguments"], function["result"]) == ("parameters jsonb", "jsonb")
+    assert declared.function in MANIFEST.helpers
+    assert set(declared.sources) <= set(MANIFEST.projections)
+
+
+@pytest.mark.parametrize("name", MANIFEST.activity_types)
+async def test_an_activity_type_shows_columns_of_its_table(shared_world: World, name: str) -> None:
+    declared = MANIFEST.activity_types[name]
+    async with shared_world.admin(shared_world.a) as connection:
+        present = await columns(connection, shared_world.a.schema, declared.table)
+    assert {declared.user_column, *declared.details} <= set(present)
