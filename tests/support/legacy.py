@@ -98,7 +98,7 @@ class Legacy:
 async def create_legacy(server: Server, installation_id: UUID, schema: str = SCHEMA) -> Legacy:
     """The database with 30 customers, 60 orders and 60 lines, if `schema` is the one above."""
     name = await server.create_database()
-    legacy = Legacy(server.dsn_for(name), f"cp_{installation_id.hex[:8]}_orm", "secret of the orm")
+    legacy = Legacy(server.dsn_for(name), f"cp_{installation_id.hex[:8]}_orm", "secret-of-the-orm")
     async with legacy.owner() as connection:
         if not await connection.fetchval("SELECT to_regrole($1) IS NOT NULL", legacy.orm_role):
             await connection.execute(f"CREATE ROLE {legacy.orm_role} LOGIN PASSWORD '{legacy.orm_password}'")
