@@ -10,13 +10,13 @@ from control_plane.templates.lint.source import Located, Node, Statement, enum_n
 
 _SCHEMAS = {"tenancy", "pg_catalog", "extensions"}
 _UNQUALIFIED = "leave the schema out: the runner sets the path, and the same text runs in every home"
-_DOTTED = re.compile(r'\s*"?(?P<schema>\w+)"?\s*\.\s*"?\w+"?.*')
+_DOTTED = re.compile(r'\s*"?(?P<schema>[a-z_]\w*)"?\s*\.\s*"?[a-z_]\w*"?\s*(\(.*\)\s*)?', re.IGNORECASE)
 
 _PARTS = {"OBJECT_COLUMN", "OBJECT_TABCONSTRAINT", "OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY"}
 # Functions of `tenancy` that a request calls from outside, and that would lead a template to another tenant.
 _ROUTES = {"set_tenant_context", "route_to_tenant", "find_route"}
 _SESSION_CALLS = re.compile(r"set_config|pg_(try_)?advisory_(lock|unlock)(_shared|_all)?|setseed|pg_export_snapshot")
-_TAKE_NAMES = {"protect_table", "append_only", "publish_changes", "nextval", "currval", "setval"}
+_TAKE_NAMES = {"nextval", "currval", "setval"}
 _DYNAMIC_CALLS = re.compile(r"(query|cursor|table|schema|database)_to_xml(schema|_and_xmlschema)?|ts_stat")
 _SERVER_CALLS = re.compile(
     r"dblink.*|lo_.*|loread|lowrite|pg_(read|ls|stat|file|rotate|reload|switch|create|terminate|cancel|promote)_.*"
@@ -96,12 +96,12 @@ def _looked_up(located: Located) -> Iterator[str]:
     arguments: list[Node] = []
     if located.kind == "TypeCast" and _names(node.type_name.names)[-1].startswith("reg"):
         arguments = [node.arg]
-    elif located.kind == "FuncCall" and _names(node.funcname)[:-1] in (["tenancy"], ["pg_catalog"], []):
-        name = _names(node.funcname)[-1]
-        if name.startswith("to_reg") or name in _TAKE_NAMES:
+    elif located.kind == "FuncCall":
+        *schema, name = _names(node.funcname)
+        if schema == ["tenancy"]:  # what takes a table or a function there takes it by name
+            arguments = list(node.args)
+        elif name.startswith("to_reg") or name in _TAKE_NAMES:
             arguments = list(node.args)[:1]
-        elif name == "with_document":
-            arguments = list(node.args)[2:3]
     for argument in map(inner, arguments):
         if type(argument).DESCRIPTOR.name == "A_Const" and argument.HasField("sval"):
             yield argument.sval.sval

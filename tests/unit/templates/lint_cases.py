@@ -214,7 +214,12 @@ CASES = [
     Case(
         "qualified-name",
         "SELECT tenancy.with_document('{}', 'thing', 'other.things')",
-        "SELECT tenancy.with_document('{}', 'a.b', 'things')",
+        "SELECT tenancy.with_document('{}', 'thing', 'things'), tenancy.declared('collections', '2.things')",
+    ),
+    Case(
+        "qualified-name",
+        "SELECT to_regprocedure('other.f(uuid, text)')",
+        "SELECT to_regprocedure('f(uuid, text)'), to_regclass('tenancy.x')",
     ),
     Case("session-state", VIEW.replace("CREATE VIEW", "CREATE TEMP VIEW"), VIEW),
     Case(
