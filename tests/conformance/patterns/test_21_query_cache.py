@@ -235,26 +235,6 @@ async def test_a_function_that_could_write_is_no_query(counting: World) -> None:
         assert await refused(connection, world.a, {"name": "counted"}) == "P0002"
 
 
-async def test_what_the_catalogue_names_exists(world: World) -> None:
-    """Requirement 2: each function is in the base schema and cannot write; each source tells of its changes."""
-    manifest = world.template.manifest
-    async with world.owner(world.a) as connection:
-        for name, query in manifest.cached_queries.items():
-            kind = await connection.fetchval(
-                "SELECT provolatile FROM pg_proc WHERE oid = to_regprocedure($1)", f"{query.function}(jsonb)"
-            )
-            assert kind in (b"s", b"i"), name
-            for source in query.sources:
-                assert source in manifest.projections, (name, source)
-                triggers = await connection.fetch(
-                    "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass($1) AND tgenabled = 'O'", source
-                )
-                assert {"change_of_insert", "change_of_update"} <= {row["tgname"] for row in triggers}
-            if name in manifest.functions:  # a function of the API that is the query under its own name
-                assert manifest.functions[name].input == query.parameters
-                assert not manifest.functions[name].read_only
-
-
 # What is kept, and for how long
 
 

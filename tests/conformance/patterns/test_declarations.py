@@ -25,10 +25,12 @@ SELECT a.attname FROM pg_attribute a
 WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 
-# Everything that a view reads, through views and through functions whose bodies the server has parsed.
+# Everything that a view or a function reads, through views and through functions whose bodies the server has parsed.
 READS = """
 WITH RECURSIVE reads (classid, objid) AS (
     SELECT 'pg_class'::regclass::oid, to_regclass($1)::oid
+    UNION
+    SELECT 'pg_proc'::regclass::oid, to_regproc($1)::oid
     UNION
     SELECT d.refclassid, d.refobjid
     FROM reads r
@@ -99,7 +101,7 @@ async def test_a_function_takes_and_answers_a_document(shared_world: World, name
     assert (found["arguments"], found["result"]) == ("input jsonb", "jsonb")
 
 
-@pytest.mark.parametrize("name", MANIFEST.functions)
+@pytest.mark.parametrize("name", [name for name in MANIFEST.functions if name not in MANIFEST.cached_queries])
 async def test_the_input_is_checked_against_the_declared_rules(shared_world: World, name: str) -> None:
     """The literal in the base function equals `[functions.….input]`, so that what is published is what is checked."""
     if name in MANIFEST.cached_queries:  # whose parameters the catalogue of queries checks
@@ -148,6 +150,35 @@ async def test_a_projection_follows_the_tables_that_it_reads(shared_world: World
         opaque = await connection.fetch(OPAQUE, definition)
     assert [table for (table,) in tables] == sorted(declared.follows)
     assert opaque == [], "a function whose body is text may read anything"
+
+
+@pytest.mark.parametrize("name", MANIFEST.cached_queries)
+async def test_a_cached_query_reads_its_sources_and_nothing_else(shared_world: World, name: str) -> None:
+    """What it reads besides could change without anybody noticing; and what could write is not called at all."""
+    declared = MANIFEST.cached_queries[name]
+    function = f'"{shared_world.a.schema}"."{declared.function}"'
+    async with shared_world.admin(shared_world.a) as connection:
+        tables = await connection.fetch(TABLES, function)
+        opaque = await connection.fetch(OPAQUE, function)
+        kind = await connection.fetchval("SELECT provolatile FROM pg_proc WHERE oid = to_regproc($1)", function)
+        triggers = {
+            row["tgrelid"]
+            for row in await connection.fetch(
+                "SELECT tgrelid::regclass::text AS tgrelid FROM pg_trigger WHERE tgname = 'change_of_update'"
+            )
+        }
+    assert [table for (table,) in tables] == sorted(declared.sources)
+    assert opaque == [], "a function whose body is text may read anything"
+    assert kind in (b"s", b"i")
+    assert set(declared.sources) <= set(MANIFEST.projections)
+    assert {f"{shared_world.a.schema}.{source}" for source in declared.sources} <= triggers, "nobody is told of changes"
+
+
+@pytest.mark.parametrize("name", [name for name in MANIFEST.functions if name in MANIFEST.cached_queries])
+async def test_a_cached_query_under_its_own_name(shared_world: World, name: str) -> None:
+    """tenancy.cached_query() checks what it is given against the catalogue, and somebody has to store the answer."""
+    assert MANIFEST.functions[name].input == MANIFEST.cached_queries[name].parameters
+    assert not MANIFEST.functions[name].read_only
 
 
 def test_the_literal_is_found() -> None:
