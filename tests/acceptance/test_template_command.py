@@ -27,6 +27,7 @@ def program(directory: Path) -> Iterator[Program]:
         yield Program(home, free_port(), CP_TEMPLATES=str(directory), CP_TEMPLATE="starter")
 
 
+@pytest.mark.timeout(300)
 def test_a_new_template_passes_the_gate_and_tenants_are_made_of_it(program: Program, directory: Path) -> None:
     made = program.run("template", "new", "shop").stdout
     assert str(directory / "shop") in made
