@@ -101,6 +101,8 @@ def test_only_the_sessions_of_the_library_and_the_rehearsal_bind_transactions() 
 def test_in_sql_only_tenancy_s_own_functions_set_one() -> None:
     assert setters(shipped("sql"), "*.sql") == {
         "tenancy/0001_tenancy/2_context.sql",
+        "tenancy/0001_tenancy/4_support.sql",  # names a support session, which is not a tenant
         "tenancy/0001_tenancy/6_routing.sql",
+        "tenancy/0002_library/5_cache.sql",  # computes as somebody without roles, and puts the caller back
     }
     assert setters(shipped("tenant_templates"), "*.sql") == set()
