@@ -7,6 +7,8 @@ from typing import Any
 
 import asyncpg
 
+from tests.conformance.conftest import Ground
+from tests.conformance.patterns.posts import new_author
 from tests.conformance.world import Member, World
 
 Answer = dict[str, Any]  # {result, cache: {status, age, computed_at}}
@@ -119,3 +121,21 @@ async def expire(world: World, member: Member, ago: str = "1 s") -> None:
             member.id,
             ago,
         )
+
+
+async def counting_world(ground: Ground, mode: str) -> World:
+    """Two tenants with the query `counted`, and Ada in each of them; tests may commit into it."""
+    world = await ground.world(mode)
+    await add_counted(world)
+    for member in (world.a, world.b):
+        await new_author(world, member)
+    return world
+
+
+async def forget(world: World) -> World:
+    """The same world with an empty cache and the catalogue as it was."""
+    for member in (world.a, world.b):
+        async with world.owner(member) as connection:
+            await connection.execute("DELETE FROM tb_cached_result")
+        await catalogue(world, member)
+    return world

@@ -10,13 +10,13 @@ import asyncpg
 import pytest_asyncio
 
 from tests.conformance.conftest import Ground
-from tests.conformance.patterns.posts import new_author, opened, until_blocked, write_post
+from tests.conformance.patterns.posts import opened, until_blocked, write_post
 from tests.conformance.patterns.queries import (
     Answer,
-    add_counted,
     ask,
     catalogue,
     computations,
+    counting_world,
     expire,
     status,
     stored_answers,
@@ -32,11 +32,7 @@ ROUNDS = 5
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def counting(ground: Ground, mode: str) -> World:
     """Two tenants with the query `counted`, Ada in each of them; the tests of this module commit into it."""
-    world = await ground.world(mode)
-    await add_counted(world)
-    for member in (world.a, world.b):
-        await new_author(world, member)
-    return world
+    return await counting_world(ground, mode)
 
 
 @pytest_asyncio.fixture
