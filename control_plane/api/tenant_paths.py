@@ -48,16 +48,17 @@ def add_tenant_paths(document: dict[str, Any], template: Template) -> None:
 
 
 def _operations(template: Template) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    served = {"pattern_version": template.latest}
-    for api in template.api_versions(template.latest):
+    latest = template.latest
+    for api in template.api_versions(latest):
         for name, declared in template.manifest.resources.items():
-            if declared.api is None or api in declared.api:
-                resource = template.resource(name, api_version=api, **served)
+            present = declared.since <= latest and not template.removed(api, name, latest)
+            if present and (declared.api is None or api in declared.api):
+                resource = template.resource(name, api_version=api, pattern_version=latest)
                 yield f"/api/v{api}/{name}", "get", _list(resource)
                 yield f"/api/v{api}/{name}/{{id}}", "get", _one(resource)
         for name, function in template.manifest.functions.items():
-            if function.api is None or api in function.api:
-                call = _call(template.function(name, api_version=api, **served))
+            if function.since <= latest and (function.api is None or api in function.api):
+                call = _call(template.function(name, api_version=api, pattern_version=latest))
                 yield f"/api/v{api}/rpc/{name}", "post", call
 
 

@@ -23,7 +23,7 @@ from control_plane.migrator.tenancy import bring_up
 from control_plane.pools.databases import Databases
 from control_plane.registry import runs, template_versions
 from control_plane.templates import Template
-from control_plane.templates.release import release, require_clean
+from control_plane.templates.release import refusal, release, require_clean
 
 
 def _ignore(event: Event) -> None:
@@ -86,8 +86,8 @@ class _Run:
     async def execute(self) -> RunResult:
         began = monotonic()
         plan = await plan_migration(self.databases, self.template, self.options)
+        await self._examine(plan)
         await self._release(plan)
-        await bring_up(self.databases, self.template, plan.outdated)
         self.listener(Planned(plan))
         if plan.homes:
             async with open_ledger(self.databases, self.template.name, plan.target, len(plan.homes)) as ledger:
@@ -110,10 +110,27 @@ class _Run:
             plan=plan,
         )
 
+    async def _examine(self, plan: Plan) -> None:
+        """Run what is new to a fleet once, on rows that nobody keeps: what does a version take away?
+
+        The text of a view does not always tell which keys its documents have. A first release has no readers yet.
+        """
+        async with self.databases.registry() as session:
+            released = await template_versions.current(session, self.template)
+        new = range((released or 0) + 1, plan.target + 1)
+        if plan.homes:
+            await require_clean(self.template, released or 0, plan.target)
+        await bring_up(self.databases, self.template, plan.outdated)
+        if released is not None and new and plan.homes:
+            from control_plane.migrator.rehearsal import rehearse  # with PostgreSQL's parser, which takes a moment
+
+            if findings := await rehearse(self.databases, plan.homes[0].place.cluster, self.template, new):
+                raise refusal(self.template, findings, " --scratch")
+
     async def _release(self, plan: Plan) -> None:
         """Fix the checksums and let new tenants begin at the target; a trial on single tenants releases nothing.
 
-        What was never released is held against the rules first, also for a trial.
+        What was never released has been examined before, also for a trial.
         """
         async with self.databases.registry.begin() as session:
             released = await template_versions.current(session, self.template)
@@ -122,8 +139,6 @@ class _Run:
                 record_override(session, self.options.actor, self.template, early, self.options.override_sunset)
             if not self.options.only:
                 await release(session, self.template, plan.target)
-            elif plan.homes:
-                await require_clean(self.template, released or 0, plan.target)
             await runs.copy_versions(session, plan.copies)
 
     async def _work_off(self, plan: Plan) -> None:

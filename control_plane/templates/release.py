@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.errors import TemplateRefused
 from control_plane.registry import template_versions
 from control_plane.templates.template import Template
+
+if TYPE_CHECKING:
+    from control_plane.templates.lint import Finding
 
 _passed: set[tuple[str, tuple[str, ...]]] = set()  # templates that this process has held against the rules
 
@@ -39,12 +43,17 @@ def _lint(template: Template, numbers: Sequence[int]) -> None:
     from control_plane.templates.lint import lint_template
 
     if findings := lint_template(template, numbers):
-        listed = ", ".join(sorted({finding.file.partition("/")[0] for finding in findings}))
-        raise TemplateRefused(
-            f"The template '{template.name}' breaks rules and was not released: {listed}.",
-            hint=f"Correct it, or waive a rule with a reason; cp template lint {template.name} shows the same.",
-            errors=[
-                {"place": f"{each.file}:{each.line}", "rule": each.rule, "problem": each.message, "fix": each.instead}
-                for each in findings
-            ],
-        )
+        raise refusal(template, findings)
+
+
+def refusal(template: Template, findings: Sequence[Finding], options: str = "") -> TemplateRefused:
+    """`options` are those of `cp template lint` that show the same."""
+    listed = ", ".join(sorted({finding.file.partition("/")[0] for finding in findings}))
+    return TemplateRefused(
+        f"The template '{template.name}' breaks rules and was not released: {listed}.",
+        hint=f"Correct it, or waive a rule with a reason; cp template lint {template.name}{options} shows the same.",
+        errors=[
+            {"place": f"{each.file}:{each.line}", "rule": each.rule, "problem": each.message, "fix": each.instead}
+            for each in findings
+        ],
+    )

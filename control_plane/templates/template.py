@@ -100,10 +100,13 @@ class Template:
         declared = self.manifest.resources.get(name)
         if declared is None or not self._serves(declared.api, declared.since, api_version, pattern_version):
             raise NotFound("There is no such resource in this API version.")
-        entries = [entry for entry in self.deprecations(api_version, pattern_version) if entry.resource in (None, name)]
-        if any(entry.field is None and entry.removed(pattern_version) for entry in entries):
+        if self.removed(api_version, name, pattern_version):
             raise Gone("The resource was removed from this API version.")
-        present = [entry for entry in entries if not entry.removed(pattern_version)]
+        present = [
+            entry
+            for entry in self.deprecations(api_version, pattern_version)
+            if entry.resource in (None, name) and not entry.removed(pattern_version)
+        ]
         return Resource(
             name=name,
             api_version=api_version,
@@ -139,6 +142,13 @@ class Template:
         """The register as it stands for one API version of a home at `pattern_version`."""
         return tuple(
             entry for entry in self.manifest.deprecations if entry.api == api_version and entry.since <= pattern_version
+        )
+
+    def removed(self, api_version: int, resource: str, pattern_version: int) -> bool:
+        """Whether a whole resource has been taken out of an API version by then."""
+        return any(
+            entry.field is None and entry.resource in (None, resource) and entry.removed(pattern_version)
+            for entry in self.deprecations(api_version, pattern_version)
         )
 
     def script(self, from_version: int, to_version: int) -> Script:
@@ -186,7 +196,7 @@ class Template:
             for name, resource in sorted(manifest.resources.items())
             for api in served
             if self._serves(resource.api, resource.since, api, pattern_version)
-            and (api, name) not in self._removed(pattern_version)
+            and not self.removed(api, name, pattern_version)
         }
         return {
             "functions": functions,
@@ -206,13 +216,6 @@ class Template:
         declared = self.manifest.api.get(api_version)
         if declared and declared.retired and declared.retired <= pattern_version:
             raise Gone("This API version was retired.", hint=f"Use v{self.default_api(pattern_version)}.")
-
-    def _removed(self, pattern_version: int) -> set[tuple[int, str | None]]:
-        return {
-            (entry.api, entry.resource)
-            for entry in self.manifest.deprecations
-            if entry.field is None and entry.removed(pattern_version)
-        }
 
     def _serves(self, apis: tuple[int, ...] | None, since: int, api_version: int, pattern_version: int) -> bool:
         return (

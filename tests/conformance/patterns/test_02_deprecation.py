@@ -13,7 +13,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select
 
-from control_plane.errors import BeforeSunset, ClusterUnavailable
+from control_plane.api.tenant_paths import add_tenant_paths
+from control_plane.errors import BeforeSunset, ClusterUnavailable, TemplateRefused
 from control_plane.migrator import Options, deprecations, migrate_all, plan_migration
 from control_plane.pools.databases import Databases
 from control_plane.pools.deprecated_calls import DeprecatedCalls
@@ -345,3 +346,40 @@ async def counted(databases: Databases) -> dict[str, int]:
 async def release(fleet: Fleet, version: int) -> None:
     async with fleet.databases.registry.begin() as session:
         await template_versions.release(session, fleet.template, version)
+
+
+async def test_a_key_that_vanishes_unannounced_is_refused_before_any_home_is_touched(
+    fleet: Fleet, settings: Settings, tmp_path: Path
+) -> None:
+    """Requirement 2: the new version is run on rows that nobody keeps, and the documents are compared."""
+    home = await fleet.add("acme", version=3)
+    await release(fleet, 3)
+    files = {"api_v2.sql": WITHOUT_USERNAME, "smoke.sql": "SELECT data FROM users;"}
+    silent = with_next_version(settings, tmp_path / "silent", "oversight", files, {})
+    fleet.template = Templates.load(silent.templates)["reference"]
+    with pytest.raises(TemplateRefused, match="0004_oversight") as refused:
+        await migrate_all(fleet.databases, fleet.template, Options())
+    assert any("username" in each["problem"] for each in refused.value.errors)
+    assert await fleet.version(home) == 3
+    async with fleet.databases.registry() as session:
+        assert await template_versions.current(session, fleet.template) == 3
+
+
+async def test_a_resource_that_was_removed_is_gone_and_no_longer_described(
+    databases: Databases, cluster: Cluster, installation_id: UUID, tmp_path: Path
+) -> None:
+    """Requirement 1: 410 in the API version that lost it, and nothing in the OpenAPI document."""
+    entry = '[[deprecations]]\napi = 1\nresource = "projects"\nsince = 3\nannounced = 2026-01-01\nremoved_in = 4'
+    edits = {"": f"{entry}\nsunset = {PAST}"}
+    settings = with_next_version(databases.settings, tmp_path / "t", "end", {"smoke.sql": "SELECT 1;"}, edits)
+    members = members_of(databases, settings, cluster, installation_id)
+    member = await members.add("acme", version=4)
+    async with tenant_calls(members) as calls:
+        who = principal(member, member.user_id)
+        gone = await calls.get(who, "/api/v1/projects")
+        assert (gone.status_code, gone.json()["code"]) == (410, "gone")
+        assert (await calls.get(who, "/api/v2/projects")).status_code == 200
+    document: dict[str, Any] = {"paths": {}, "components": {"schemas": {}, "securitySchemes": {}}}
+    add_tenant_paths(document, members.template)
+    assert "/api/v1/projects" not in document["paths"]
+    assert "/api/v2/projects" in document["paths"]
