@@ -17,6 +17,7 @@ from control_plane.registry.models import AuditEvent, Cluster
 from control_plane.settings import Settings
 from control_plane.templates import Templates
 from tests.acceptance.test_migrate_command import call
+from tests.conformance.patterns.test_02_deprecation import WITHOUT_USERNAME
 from tests.support.fleet import Fleet
 from tests.support.templates import with_next_version
 
@@ -28,7 +29,8 @@ FUTURE = TODAY + timedelta(days=9)
 def fleet(databases: Databases, cluster: Cluster, installation_id: UUID, settings: Settings, tmp_path: Path) -> Fleet:
     dates = "announced = 2026-11-22\nsunset = 2027-06-30"
     edits = {dates: f"announced = 2026-01-01\nsunset = {FUTURE}\nremoved_in = 4"}
-    databases.settings = with_next_version(settings, tmp_path / "templates", "end", {"smoke.sql": "SELECT 1;"}, edits)
+    files = {"api_v2.sql": WITHOUT_USERNAME, "smoke.sql": "SELECT data FROM users;"}
+    databases.settings = with_next_version(settings, tmp_path / "templates", "end", files, edits)
     return Fleet(databases, cluster, installation_id, Templates.load(databases.settings.templates)["reference"])
 
 
