@@ -305,7 +305,6 @@ async def test_empty_answers_are_kept_and_failures_are_not(counting: World) -> N
             await transaction.start()
             await connection.execute("SELECT tenancy.set_tenant_context($1, $2)", member.id, member.user_id)
             assert await refused(connection, member, {"name": "counted", "parameters": {"mode": "fail"}}) == "TS001"
-            # What the query did not see of the viewer is there again.
             assert await connection.fetchval("SELECT tenancy.current_user_id()") == member.user_id
             await transaction.commit()
     assert await computations(world, member) == before + 2
