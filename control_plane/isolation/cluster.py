@@ -194,5 +194,5 @@ async def _database_findings(connection: asyncpg.Connection, database: str) -> l
         if not await connection.fetchval("SELECT tenancy.ready()"):
             raise ControlPlaneError
     except asyncpg.PostgresError as error:
-        return [Finding("plpgsql", database, f"cannot run PL/pgSQL: {error}", "restart the server")]
+        return [Finding("library", database, f"cannot load PL/pgSQL or an extension: {error}", "restart the server")]
     return [Finding(**dict(row)) for row in rows]

@@ -1,12 +1,21 @@
 -- Can this database isolate tenants at all? Asked before a cluster is accepted, at every start and by `cp doctor`.
 
 -- Readiness is more than SELECT 1: after a swap of the server's binaries plain SQL goes on working while new sessions
--- can no longer load PL/pgSQL.
+-- can no longer load PL/pgSQL, or the libraries of the extensions that templates use. To validate a function loads its
+-- library and looks it up there; one function per library will do.
 CREATE FUNCTION ready() RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM fmgr_c_validator(library.sample)
+    FROM (
+        SELECT min(p.oid) AS sample
+        FROM pg_proc p
+        JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'c'
+        JOIN pg_namespace n ON n.oid = p.pronamespace AND n.nspname = 'extensions'
+        GROUP BY p.probin
+    ) AS library;
     RETURN true;
 END
 $$;

@@ -108,8 +108,8 @@ BEGIN
         IF kind <> 'number'
            AND NOT (rule ->> 'type' = 'decimal' AND kind = 'string' AND content ~ '^-?\d{1,30}(\.\d{1,30})?$') THEN
             problem := 'must be a number';
-        ELSIF rule ->> 'type' = 'integer' AND content::numeric % 1 <> 0 THEN
-            problem := 'must be a whole number';
+        ELSIF rule ->> 'type' = 'integer' AND content ~ '\.' THEN  -- not 1.0 either: no cast to integer takes it
+            problem := 'must be a whole number, without a decimal point';
         ELSIF content::numeric < low OR content::numeric > high THEN
             problem := concat_ws(' and ', 'must be at least ' || (rule ->> 'min'), 'must be at most ' || (rule ->> 'max'));
         END IF;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -252,7 +252,7 @@ def sample(rule: FieldRule) -> object:
             return [sample(rule.items)] * max(low, 1) if rule.items else []
 
 
-async def refused_fields(connection: asyncpg.Connection, call: str, given: dict[str, object]) -> set[str]:
+async def refused_fields(connection: asyncpg.Connection, call: str, given: Mapping[str, object]) -> set[str]:
     """The paths that a function refuses: by its result, or by an exception where it answers no mutation result."""
     try:
         async with connection.transaction():

@@ -85,13 +85,15 @@ async def test_no_context_means_no_rows(shared_world: World) -> None:
 async def test_the_owner_of_the_tables_is_no_way_around(shared_world: World) -> None:
     """Requirements 1 and 2: FORCE holds for the owner too; cp_owner passes by a policy of its own, not as the owner."""
     world = shared_world
-    async with world.owner(world.a) as connection, connection.transaction():
+    async with world.owner(world.a) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        assert await count(connection) == 8
         await connection.execute("DROP POLICY owner_access ON tb_project")
         assert await count(connection) == 0
         await connection.execute("SELECT set_config('app.current_tenant_id', $1, true)", str(world.a.id))
         assert await count(connection) == 0
-        raise_after = connection.execute("ROLLBACK")
-        await raise_after
+        await transaction.rollback()
 
 
 async def test_writes_for_another_tenant_are_refused(shared_world: World) -> None:

@@ -50,7 +50,7 @@ WHERE p.prosqlbody IS NULL AND p.pronamespace <> 'pg_catalog'::regnamespace
 """
 
 FUNCTION = """
-SELECT p.prosrc, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
+SELECT p.prosrc, p.provolatile, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = $1 AND p.proname = $2
 """
@@ -99,6 +99,7 @@ async def test_a_function_takes_and_answers_a_document(shared_world: World, name
     async with shared_world.admin(shared_world.a) as connection:
         found = await only_function(connection, f"{shared_world.a.schema}__api_v{api}", name)
     assert (found["arguments"], found["result"]) == ("input jsonb", "jsonb")
+    assert (found["provolatile"] == b"s") == MANIFEST.functions[name].read_only
 
 
 @pytest.mark.parametrize("name", [name for name in MANIFEST.functions if name not in MANIFEST.cached_queries])
@@ -121,6 +122,17 @@ async def test_every_helper_exists(shared_world: World) -> None:
     async with shared_world.admin(shared_world.a) as connection:
         for name in MANIFEST.helpers:
             await only_function(connection, shared_world.a.schema, name)
+
+
+@pytest.mark.parametrize("version", range(1, TEMPLATE.latest + 1))
+def test_a_smoke_file_calls_whatever_its_version_brings(version: int) -> None:
+    """Each function and each view of it, by name: that PL/pgSQL was created proves nothing about it."""
+    files = TEMPLATE.version(version)
+    smoke = files.smoke or ""
+    views = set(re.findall(r"^CREATE VIEW (\w+)", "\n".join(part.sql for part in files.parts()), re.MULTILINE))
+    brought = {name for name, function in MANIFEST.functions.items() if function.since == version}
+    assert {name for name in brought if f"{name}(" not in smoke} == set()
+    assert {name for name in views if not re.search(rf"\b{name}\b", smoke)} == set()
 
 
 @pytest.mark.parametrize("name", MANIFEST.projections)

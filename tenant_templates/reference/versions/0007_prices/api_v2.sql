@@ -6,4 +6,5 @@ CREATE FUNCTION set_price(input jsonb) RETURNS jsonb
 RETURN tenancy.with_document(fn_set_price(input), 'price', 'prices');
 
 CREATE FUNCTION price_at(input jsonb) RETURNS jsonb
+STABLE
 RETURN fn_price_at(input);

@@ -36,10 +36,12 @@ CREATE FUNCTION append_order_events(input jsonb) RETURNS jsonb
 RETURN fn_append_order_events(input);
 
 CREATE FUNCTION read_order_events(input jsonb) RETURNS jsonb
+STABLE
 RETURN fn_read_order_events(input);
 
 CREATE FUNCTION rebuild_orders(input jsonb) RETURNS jsonb
 RETURN fn_rebuild_orders(input);
 
 CREATE FUNCTION replay_order(input jsonb) RETURNS jsonb
+STABLE
 RETURN fn_replay_order(input);

@@ -123,7 +123,7 @@ BEGIN
     ) AS e
     JOIN v_order_event AS v ON v.tenant_id = e.tenant_id AND v.stream_id = e.stream_id AND v.version = e.version;
     RETURN tenancy.mutation_result(
-        true, 'found', 'These events are next.',
+        true, 'ok', 'These events are next.',
         jsonb_build_object('events', events, 'next', coalesce(next_place, input ->> 'after')));
 END
 $$;

@@ -230,6 +230,6 @@ BEGIN
     IF state IS NULL THEN
         RETURN tenancy.mutation_result(false, 'not_found', 'There is no such order, or there was none yet.');
     END IF;
-    RETURN tenancy.mutation_result(true, 'found', 'This is the order as it was.', jsonb_build_object('order', state));
+    RETURN tenancy.mutation_result(true, 'ok', 'This is the order as it was.', jsonb_build_object('order', state));
 END
 $$;
