@@ -144,3 +144,15 @@ async def test_a_broken_cluster_is_refused_and_the_fix_is_named(databases: Datab
         await require_safe(databases, world.cluster)
     assert "tb_user is not protected" in str(raised.value.details)
     assert "protect_table" in str(raised.value.hint)
+
+
+async def test_readiness_loads_what_the_templates_use(world: World) -> None:
+    """PL/pgSQL by being called, and the library of each extension in `extensions`; as a request too, which may ask."""
+    for opened in (world.admin(world.a), world.request(world.a)):
+        async with opened as connection:
+            assert await connection.fetchval("SELECT tenancy.ready()")
+            if connection.get_server_version() < (18,):
+                continue  # there is no way to ask what a session has loaded
+            loaded = await connection.fetch("SELECT file_name FROM pg_get_loaded_modules()")
+            names = {row["file_name"].rpartition("/")[2].partition(".")[0] for row in loaded}
+            assert {"plpgsql", *world.template.manifest.extensions} <= names

@@ -37,26 +37,24 @@ WRONG: dict[str, tuple[object, ...]] = {
 }
 
 
-def out_of_bounds(rule: FieldRule) -> Iterator[object]:
-    if rule.values:
-        yield "none of these"
+def sized(rule: FieldRule, size: int) -> object:
     match rule.type:
         case "string":
-            if rule.min:
-                yield ""
-                yield " " * rule.min
-            if rule.max is not None:
-                yield "x" * (rule.max + 1)
-        case "integer" | "decimal":
-            if rule.min is not None:
-                yield rule.min - 1
-            if rule.max is not None:
-                yield rule.max + 1
+            return " " * size
         case "array":
-            if rule.min:
-                yield []
-            if rule.max is not None and rule.items:
-                yield [sample(rule.items)] * (rule.max + 1)
+            return [5] * size
+        case _:
+            return size
+
+
+def out_of_bounds(rule: FieldRule) -> Iterator[object]:
+    """Less than the least and more than the most that a rule allows, and what is not in its list."""
+    if rule.min is not None:
+        yield sized(rule, rule.min - 1)
+    if rule.max is not None:
+        yield sized(rule, rule.max + 1)
+    if rule.values:
+        yield "none of these"
 
 
 def broken(rule: FieldRule, path: str) -> Iterator[tuple[str, object]]:
