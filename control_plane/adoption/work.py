@@ -58,7 +58,8 @@ class Work:
         kind = type(row)
         key = {column.name: getattr(row, column.name) for column in kind.__table__.primary_key}
         async with self.databases.registry.begin() as session:
-            await session.execute(update(kind).filter_by(**key).values(values))
+            change = update(kind).filter_by(**key).values(values).returning(kind.updated_at)
+            values["updated_at"] = await session.scalar(change)
         for name, value in values.items():
             setattr(row, name, value)
 

@@ -161,7 +161,8 @@ BEGIN
 END
 $$;
 
--- One row, as the transaction that calls this sees it: for applications that write to the legacy table themselves.
+-- One row, as the transaction that calls this sees it: for applications that write to the legacy table themselves. While
+-- the table is suspended nothing is done, and their writes go on; resuming catches up.
 CREATE OR REPLACE FUNCTION sync_row(table_name text, key jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT
@@ -176,6 +177,9 @@ DECLARE
 BEGIN
     IF key IS NULL OR NOT key ?& t.key_columns THEN
         RAISE EXCEPTION 'the key has the columns %', array_to_string(t.key_columns, ', ') USING ERRCODE = '22023';
+    END IF;
+    IF to_regclass(format('%I', t.view_name)) IS NULL THEN
+        RETURN NULL;
     END IF;
     PERFORM lock_table(table_name, key);
     RETURN sync_where(t, format('(%s) = (%s)', key_list(t, 'r'), key_values(t, key)));

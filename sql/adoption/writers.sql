@@ -89,6 +89,9 @@ DECLARE
 BEGIN
     SELECT * INTO STRICT entity FROM adopted_entities WHERE name = entity_name;
     t := adopted_table(entity.table_name);
+    IF to_regclass(format('%I', t.view_name)) IS NULL THEN
+        RAISE EXCEPTION 'the table is suspended' USING ERRCODE = '55P03';
+    END IF;
     problems := input_problems(entity, t, action, input);
     IF problems <> '[]' THEN
         RETURN mutation_result(false, 'invalid', 'The input is not valid.', NULL, problems);

@@ -621,6 +621,9 @@ async def test_suspending_lets_a_legacy_migration_run(databases: Databases, lega
     await legacy.execute(migration)
     async with legacy.owner() as connection:
         assert await connection.fetchval("SELECT count(*) FROM adoption.tv_customers") == 30, "still readable"
+        key = json.dumps({"id": str(CUSTOMER)})
+        synced = await connection.fetchval("SELECT adoption.sync_row('public.customers', $1)", key)
+        assert synced is None, "an application that syncs its own writes is not stopped"
     assert await suspension.resume(databases, "shop", "customers", actor=ACTOR) == ["password_hash", "reset_token"]
     async with legacy.owner() as connection:
         document = json.loads(
