@@ -111,7 +111,8 @@ BEGIN
     EXECUTE format($sql$
         WITH source AS MATERIALIZED (SELECT %1$s FROM %2$I AS r WHERE %4$s),
         due AS (
-            SELECT s.* FROM source AS s LEFT JOIN %3$I AS p ON (%5$s) = (%6$s)
+            -- Only the range, or each chunk would read the whole projection.
+            SELECT s.* FROM source AS s LEFT JOIN (SELECT * FROM %3$I AS r WHERE %4$s) AS p ON (%5$s) = (%6$s)
             WHERE p.version IS NULL OR p.data IS DISTINCT FROM s.data
         ),
         written AS (
