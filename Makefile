@@ -26,7 +26,7 @@ check: .venv/.installed ## Lint, formatting, types, import contracts, templates
 test-long: .venv/.installed ## Run the long tests
 	@$(RUN) pytest -m long
 
-bench: .venv/.installed ## Measure the request path, provisioning and migrate-all
+bench: .venv/.installed ## Measure the request path, provisioning, migrate-all and rebuilds
 	@$(RUN) benchmarks
 
 lock: .venv/.installed ## Resolve the dependencies anew into the lock files

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COUNTS = {"request_path": 4, "provision": 4, "migrate": 2}  # ratios
+COUNTS = {"request_path": 4, "provision": 4, "migrate": 2, "rebuild": 2}  # ratios
 
 
 @pytest.mark.parametrize("name", COUNTS)
