@@ -12,12 +12,9 @@ import httpx
 import pytest
 
 from control_plane.pools import gate
-from tests.integration.test_tenant_api import as_, client, problem, services
+from tests.integration.tenant_api.calls import MODES, as_, problem
 from tests.support.members import Member, Members
 
-__all__ = ["client", "services"]  # fixtures
-
-MODES = ("shared", "schema", "database")
 POST = {"title": "Hello", "content": "World"}
 
 
