@@ -8,7 +8,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
+from tests.conformance.conftest import Ground
 from tests.conformance.patterns.posts import (
     Result,
     add_user,
@@ -89,14 +91,22 @@ FAILING = """
 """
 
 
-async def test_an_exception_leaves_the_key_free(scratch: World) -> None:
-    async with scratch.owner(scratch.a) as owner:
-        await owner.execute(FAILING.format(role=scratch.a.home.role_name))
-    async with undone(scratch, scratch.a) as connection:
-        assert await sqlstate_of(connection, ONCE, "k", f'"{scratch.a.schema}".fn_failing', "{}") == "23514"
-        assert await sqlstate_of(connection, ONCE, "k", f'"{scratch.a.schema}".fn_silent', "{}") == "XX000"
-        post = await write_post(connection, scratch.a)
-        _, result = await once(connection, scratch.a, "k", "create_comment", post_id=post, content="x")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def altered(ground: Ground, mode: str) -> World:
+    """With functions that fail or say nothing, and one that nobody was granted."""
+    world = await ground.world(mode)
+    async with world.owner(world.a) as owner:
+        await owner.execute(FAILING.format(role=world.a.home.role_name))
+        await owner.execute("CREATE FUNCTION fn_hidden(input jsonb) RETURNS jsonb RETURN input")
+    return world
+
+
+async def test_an_exception_leaves_the_key_free(altered: World) -> None:
+    async with undone(altered, altered.a) as connection:
+        assert await sqlstate_of(connection, ONCE, "k", f'"{altered.a.schema}".fn_failing', "{}") == "23514"
+        assert await sqlstate_of(connection, ONCE, "k", f'"{altered.a.schema}".fn_silent', "{}") == "XX000"
+        post = await write_post(connection, altered.a)
+        _, result = await once(connection, altered.a, "k", "create_comment", post_id=post, content="x")
         assert result["success"]
 
 
@@ -146,12 +156,10 @@ async def test_an_answer_once_kept_stays(world: World) -> None:
         ("pg_sleep(1); --", "42601"),
     ],
 )
-async def test_it_calls_nothing_that_its_caller_may_not_call(scratch: World, routine: str, sqlstate: str) -> None:
+async def test_it_calls_nothing_that_its_caller_may_not_call(altered: World, routine: str, sqlstate: str) -> None:
     """With the caller's rights: a function of the home that nobody was granted is refused here as well."""
-    async with scratch.owner(scratch.a) as owner:
-        await owner.execute("CREATE FUNCTION fn_hidden(input jsonb) RETURNS jsonb RETURN input")
-    async with undone(scratch, scratch.a) as connection:
-        name = routine.format(home=scratch.a.schema)
+    async with undone(altered, altered.a) as connection:
+        name = routine.format(home=altered.a.schema)
         found = await sqlstate_of(connection, ONCE, "k", name, "{}")
         assert found in (sqlstate, "42602"), found  # a name that is none
 
