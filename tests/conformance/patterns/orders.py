@@ -21,6 +21,10 @@ DELIVERED = {"type": "Delivered", "data": {}}
 CANCELLED = {"type": "Cancelled", "data": {}}
 WEIGHED = {"type": "Weighed", "data": {"grams": 12}, "opaque": True}
 
+INSERT = (  # an event, as no function writes it
+    "INSERT INTO tb_order_event (tenant_id, stream_id, version, type, data, arrival) VALUES ($1, $2, $3, $4, $5, 1)"
+)
+
 
 class Orders:
     """Calls about orders in one transaction of a tenant."""
@@ -96,3 +100,10 @@ async def act_as(connection: asyncpg.Connection, member: Member, *roles: str) ->
     await connection.execute(
         "SELECT tenancy.set_tenant_context($1, $2, roles => $3)", member.id, member.user_id, list(roles)
     )
+
+
+async def consumed(world: World, after: str | None, limit: int = 1000) -> tuple[list[tuple[UUID, int]], str | None]:
+    """Streams and versions of a page of the feed, and the place after it."""
+    async with world.within(world.a, read_only=True) as connection:
+        events, place = await Orders(connection, world.a).feed(after, limit)
+    return [(UUID(event["stream_id"]), event["version"]) for event in events], place

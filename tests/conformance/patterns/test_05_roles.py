@@ -10,7 +10,6 @@ import pytest
 
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
-from control_plane.templates.manifest import FieldRule
 from tests.conformance.conftest import MODES
 from tests.conformance.patterns.inputs import refused_fields, sample
 from tests.conformance.patterns.people import (

@@ -17,11 +17,10 @@ from tests.conformance.patterns.prices import Prices, as_owner, new_product
 from tests.conformance.test_mutations import RED
 from tests.conformance.world import World
 
-# What follows commits, and history cannot be deleted: it has a world of its own.
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def busy(ground: Ground) -> World:
+    """These tests commit, and history cannot be deleted."""
     return await ground.world("shared")
 
 

@@ -11,8 +11,8 @@ import pytest
 from control_plane.settings import shipped
 from control_plane.templates import Templates
 from control_plane.templates.manifest import FieldRule
-from tests.conformance.patterns.posts import undone
 from tests.conformance.patterns.inputs import refused_fields, sample
+from tests.conformance.patterns.posts import undone
 from tests.conformance.world import World
 
 TEMPLATE = Templates.load(shipped("tenant_templates"))["reference"]
