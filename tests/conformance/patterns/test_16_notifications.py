@@ -120,7 +120,8 @@ async def test_people_are_cards_and_names_are_current(world: World) -> None:
 
         await connection.execute("DELETE FROM tb_user WHERE id = $1", ids[BOB])
         (told,) = await inbox(connection)
-        assert (told["message"], told["actor"]) == ("Bob follows you", None)
+        assert told["message"] == "Bob follows you"
+        assert told["actor"] == {"__typename": "UserCard", "id": None, "name": "[deleted]"}
         assert told["entity"] == {"__typename": "User", "state": "deleted"}
 
 
@@ -237,7 +238,7 @@ async def test_an_inbox_is_ones_own(world: World) -> None:
             assert (await call(connection, "read_notification", id=one))["code"] == "not_found"
             assert (await call(connection, "read_all_notifications"))["data"] == {"count": 0}
         await act_as(connection, ids[ADA])
-        assert [entry["message"] for entry in await inbox(connection)] == ["to Ada"]
+        assert [(entry["message"], entry["actor"]) for entry in await inbox(connection)] == [("to Ada", None)]
 
 
 async def test_both_lists_are_read_from_their_indexes(shared_world: World) -> None:

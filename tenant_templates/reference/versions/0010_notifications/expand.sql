@@ -76,7 +76,9 @@ SELECT
         'read', n.read_at IS NOT NULL,
         'read_at', n.read_at,
         'created_at', n.created_at,
-        'actor', actor.card,
+        'actor', CASE WHEN n.type <> 'announcement' THEN coalesce(
+            actor.card, '{"__typename": "UserCard", "id": null, "name": "[deleted]"}'
+        ) END,
         'message', CASE n.type
             WHEN 'post_liked' THEN coalesce(actor.card ->> 'name', n.data ->> 'actor_name') || ' liked your post'
             WHEN 'post_commented' THEN
