@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,9 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from tests.conformance.conftest import Ground
 from tests.conformance.patterns.plans import assert_indexed, explain
+from tests.conformance.patterns.posts import until_blocked
 from tests.conformance.test_context import sqlstate_of
 from tests.conformance.world import Member, World, bind
 
@@ -239,6 +242,41 @@ async def test_an_inbox_is_ones_own(world: World) -> None:
             assert (await call(connection, "read_all_notifications"))["data"] == {"count": 0}
         await act_as(connection, ids[ADA])
         assert [(entry["message"], entry["actor"]) for entry in await inbox(connection)] == [("to Ada", None)]
+
+
+async def test_nobody_is_told_who_is_just_leaving(ground: Ground) -> None:
+    """Requirement 5: whatever tells somebody while he is being deleted goes on without him, and does not fail."""
+    world = await ground.world("shared")
+    async with world.request(world.a) as telling, world.request(world.a) as deleting, world.admin(world.a) as watcher:
+        for function, given, code in (
+            ("like_post", {"id": None}, "updated"),
+            ("create_comment", {"post_id": None, "content": "x"}, "created"),
+            ("follow_person", {"id": ADA}, "not_found"),
+            ("announce", {"text": "x", "user_id": ADA}, "not_found"),
+            ("announce", {"text": "x"}, "created"),
+        ):
+            async with telling.transaction():
+                await bind(telling, world.a)
+                bob, ada = uuid4(), uuid4()
+                for user in (bob, ada):
+                    insert = "INSERT INTO tb_user (id, email, name) VALUES ($1, $2, 'x')"
+                    await telling.execute(insert, user, f"{user}@x.example")
+                post = "INSERT INTO tb_post (author_id, title, content) VALUES ($1, 'x', 'x') RETURNING id"
+                named = {None: await telling.fetchval(post, ada), ADA: ada}
+            transaction = deleting.transaction()
+            await transaction.start()
+            await bind(deleting, world.a)
+            await deleting.execute("DELETE FROM tb_user WHERE id = $1", ada)
+            async with telling.transaction():
+                await telling.execute(f'SET LOCAL search_path = "{world.a.schema}__api_v2", "{world.a.schema}"')
+                await bind(telling, world.a)
+                await act_as(telling, bob, "admin")
+                told = {key: named.get(value, value) for key, value in given.items()}
+                answer = asyncio.create_task(call(telling, function, **told))
+                await until_blocked(watcher, telling)
+                await transaction.commit()
+                assert (await answer)["code"] == code, function
+                assert await telling.fetchval("SELECT count(*) FROM tb_notification WHERE user_id = $1", ada) == 0
 
 
 async def test_both_lists_are_read_from_their_indexes(shared_world: World) -> None:
