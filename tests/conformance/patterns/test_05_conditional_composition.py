@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from uuid import uuid4
 
 import pytest
 
 from tests.conformance.conftest import Ground
+from tests.conformance.patterns.calls import call
 from tests.conformance.patterns.people import (
     PEOPLE,
     ROLES,
@@ -24,7 +26,8 @@ from tests.conformance.patterns.people import (
     update,
 )
 from tests.conformance.patterns.plans import assert_indexed, explain
-from tests.conformance.world import World
+from tests.conformance.patterns.posts import add_user, until_blocked
+from tests.conformance.world import World, bind
 
 
 async def test_the_database_has_the_matrix_of_the_template(world: World) -> None:
@@ -138,6 +141,25 @@ async def test_a_hidden_person_answers_as_one_who_does_not_exist(world: World) -
         assert all(answer == answers[0] for answer in answers)
         cards = {row["id"] for row in await connection.fetch("SELECT id FROM v_author_card")}
         assert cards & set(PEOPLE) == {U1, U2}
+
+
+async def test_who_is_deleted_before_his_turn_is_not_found(ground: Ground) -> None:
+    """Requirement 4: seen when the update began, gone when it could be made."""
+    world = await ground.world("shared")
+    member = world.a
+    async with world.within(member) as connection:
+        await add_user(connection, member.user_id)
+    async with world.request(member) as deleting, world.admin(member) as watcher:
+        transaction = deleting.transaction()
+        await transaction.start()
+        await bind(deleting, member)
+        await deleting.execute("DELETE FROM tb_user WHERE id = $1", member.user_id)
+        async with world.within(member) as updating:
+            given = {"id": member.user_id, "bio": "x"}
+            answer = asyncio.create_task(call(updating, member, "update_person", given))
+            await until_blocked(watcher, updating)
+            await transaction.commit()
+            assert (await answer)["code"] == "not_found"
 
 
 async def test_nothing_else_shows_telephone_numbers_or_notes(world: World) -> None:

@@ -130,6 +130,9 @@ BEGIN
             THEN coalesce(input ->> 'private_notes', '') ELSE u.private_notes END,
         suspended = coalesce((input ->> 'suspended')::boolean, u.suspended)
     WHERE u.tenant_id = tenancy.current_tenant_id() AND u.id = person_id;
+    IF NOT found THEN  -- deleted since
+        RETURN tenancy.mutation_result(false, 'not_found', 'There is no such person.');
+    END IF;
     RETURN tenancy.mutation_result(true, 'updated', 'The person was updated.', jsonb_build_object('id', person_id));
 END
 $$;
