@@ -254,6 +254,8 @@ async def test_no_sequence_tells_of_another_tenants_inserts(world: World) -> Non
             world.a.home.id,
         )
         assert sequences == 0
+    async with world.within(world.a) as connection:
+        assert await sqlstate_of(connection, "SELECT lastval()") == "55000"
 
 
 # attack 33, pattern 8.5 and 10.2

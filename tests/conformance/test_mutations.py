@@ -62,6 +62,34 @@ SQL_MUTATIONS: dict[str, tuple[str, Check]] = {
         "CREATE UNIQUE INDEX oracle ON tb_user (email)",
         test_isolation.test_a_unique_value_of_another_tenant_is_free,
     ),
+    "row-level security does not stand before an upsert": (
+        "ALTER TABLE tb_project DISABLE ROW LEVEL SECURITY",
+        test_isolation.test_on_conflict_neither_reads_nor_changes_another_tenants_row,
+    ),
+    "a reference goes by the id alone": (
+        """
+        ALTER TABLE tb_project DROP CONSTRAINT tb_project_tenant_id_owner_id_fkey;
+        CREATE UNIQUE INDEX alone ON tb_user (id);
+        ALTER TABLE tb_project ADD FOREIGN KEY (owner_id) REFERENCES tb_user (id)
+        """,
+        test_isolation.test_a_foreign_key_does_not_tell_whether_another_tenants_row_exists,
+    ),
+    "ids are counted": (
+        "ALTER TABLE tb_project ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY",
+        test_isolation.test_no_sequence_tells_of_another_tenants_inserts,
+    ),
+    "hidden rows are shown to filters": (
+        "ALTER TABLE tb_project DISABLE ROW LEVEL SECURITY",
+        test_isolation.test_hidden_rows_are_not_evaluated_by_a_leaky_filter,
+    ),
+    "no policy applies when it is switched off": (
+        "ALTER TABLE tb_project DISABLE ROW LEVEL SECURITY",
+        test_isolation.test_row_security_cannot_be_switched_off,
+    ),
+    "statistics are shown where no policy hides them": (
+        "ALTER TABLE tb_project DISABLE ROW LEVEL SECURITY",
+        test_isolation.test_statistics_of_shared_tables_are_hidden,
+    ),
     "the policy's index is gone": (
         "ALTER POLICY tenant_only ON tb_project USING (tenant_id::text = tenancy.current_tenant_id()::text)",
         test_isolation.test_the_policy_uses_the_index,
@@ -155,3 +183,26 @@ async def test_a_gate_without_the_check_of_the_login_turns_the_suite_red(ground:
             await check(world)
     else:
         await check(world)
+
+
+async def test_a_partition_that_requests_may_read_is_noticed(ground_partition: World) -> None:
+    """Attack 24: `a partition has a grant of its own`."""
+    role = ground_partition.a.home.role_name
+    await as_owner(ground_partition, f'GRANT SELECT ON tb_event_0 TO "{role}"')
+    try:
+        with pytest.raises(RED):
+            await test_isolation.test_a_partition_has_no_grants_of_its_own(ground_partition)
+    finally:
+        await as_owner(ground_partition, f'REVOKE SELECT ON tb_event_0 FROM "{role}"')
+
+
+async def test_a_login_role_with_another_path_is_noticed(ground: Ground) -> None:
+    """Attack 33: `a login role begins in another schema`."""
+    world = await ground.world("schema")
+    await test_isolation.test_a_login_role_reaches_its_own_home_only(world)
+    async with world.admin(world.a) as connection:
+        await connection.execute(
+            f'ALTER ROLE "{world.a.home.role_name}" IN DATABASE "{world.a.home.database}" SET search_path = pg_catalog'
+        )
+    with pytest.raises(RED):
+        await test_isolation.test_a_login_role_reaches_its_own_home_only(world)

@@ -156,7 +156,7 @@ async def test_a_poisoned_session_setting_does_not_reach_the_next_request(
 
 
 async def test_a_gate_built_as_a_cte_would_leak(members: Members, pools: RequestPools) -> None:
-    # the mutation of attack 21: shows that the test above can fail, and why the gate is a CASE
+    """Attack 21: `the gate as a CTE reads first`. So the test above can fail, and this is why the gate is a CASE."""
     acme, other = await members.add("acme"), await members.add("other")
     async with pools.connection(acme.placement) as connection:
         await create(connection, other, "other's")

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
+from starlette.routing import Route, WebSocketRoute
 
 from control_plane.api.app import create_app
 from control_plane.api.limits import MAX_BODY
@@ -312,6 +313,13 @@ async def test_every_route_is_public_by_name_or_demands_a_token(app: FastAPI) ->
         assert public == PUBLIC
         for path in ("/docs", "/openapi.json"):
             assert (await nobody.get(path)).status_code == 200
+
+
+def test_the_service_has_no_transport_but_http(app: FastAPI) -> None:
+    """Attacks 41 and 45: no web socket that would have to authenticate by itself, and outlive its token."""
+    found = [route for route in app.router.routes if isinstance(route, WebSocketRoute)]
+    assert found == []
+    assert any(isinstance(route, Route) for route in app.router.routes)
 
 
 async def test_a_tenant_token_is_refused_on_every_platform_route(app: FastAPI, plane: ControlPlane) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -27,7 +27,10 @@ ORDER = ("created_at", "id")
 @pytest.fixture
 def opened(members: Members) -> Callable[..., Any]:
     """Pools with other settings: `async with opened(shared_pool_size=2) as pools`."""
+    return opening(members)
 
+
+def opening(members: Members) -> Callable[..., Any]:
     @asynccontextmanager
     async def open_pools(**changes: object) -> AsyncIterator[RequestPools]:
         pools = RequestPools(members.databases, members.databases.settings.model_copy(update=changes))
@@ -43,7 +46,11 @@ async def read(pools: RequestPools, member: Member, pause: float = 0.0) -> set[s
     async with pools.connection(member.placement) as connection:
         if pause:
             await connection.execute(f"SELECT pg_sleep({pause})")
-        body = await gate.read_list(connection, member.caller, member.home.schema_name, 1, "projects", ORDER, 10)
+        return await read_on(connection, member)
+
+
+async def read_on(connection: asyncpg.Connection, member: Member) -> set[str]:
+    body = await gate.read_list(connection, member.caller, member.home.schema_name, 1, "projects", ORDER, 10)
     return {document["name"] for document in json.loads(body)}
 
 
@@ -363,3 +370,39 @@ async def test_closing_waits_for_nobody_and_loses_nothing(members: Members, open
             assert await connection.fetchval("SELECT 1") == 1
         await settle(pools)
         assert pools.open_connections(members.cluster.id) == 0
+
+
+async def test_every_connection_of_a_pool_begins_in_its_own_schema(
+    members: Members, opened: Callable[..., Any]
+) -> None:
+    """Attack 33: all connections, and those that replace them, fall back to the home's schema on a reset."""
+    member = await members.add("acme", "schema")
+    expected = f"{member.home.schema_name}, extensions, pg_temp"
+    query = "SELECT setting, reset_val FROM pg_settings WHERE name = 'search_path'"
+    async with opened(dedicated_pool_size=4) as pools:
+        for _ in range(2):
+            async with AsyncExitStack() as stack:
+                held = [await stack.enter_async_context(pools.connection(member.placement)) for _ in range(4)]
+                assert len({connection.get_server_pid() for connection in held}) == 4
+                assert [tuple(await each.fetchrow(query)) for each in held] == [(expected, expected)] * 4
+                async with members.databases.admin(members.cluster) as admin:
+                    await admin.fetch(
+                        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1",
+                        member.home.role_name,
+                    )
+            await settle(pools)
+
+
+async def test_the_text_of_a_statement_holds_no_value_of_a_request(members: Members, pools: RequestPools) -> None:
+    """Attack 19: who sees the statements of others, in a shared home or in a log, sees no data in them."""
+    acme, other = await members.add("acme"), await members.add("other")
+    await create(pools, acme, "a secret of acme")
+    async with pools.connection(acme.placement) as first, pools.connection(other.placement) as second:
+        await first.fetchval("SELECT 1")
+        await read_on(first, acme)
+        seen = await second.fetchval(
+            "SELECT query FROM pg_stat_activity WHERE pid = $1 AND usename = current_user", first.get_server_pid()
+        )
+    assert "projects" in seen
+    assert "secret" not in seen
+    assert str(acme.id) not in seen

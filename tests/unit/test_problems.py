@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from control_plane.errors import ControlPlaneError, InvalidToken, PoolExhausted, SlugTaken, Unauthenticated
 from control_plane.problems import database_error, install_problems, problem_response
+from tests.support.mutation import mutated
 
 
 def failure(sqlstate: str) -> asyncpg.PostgresError:
@@ -67,6 +68,12 @@ def test_each_sqlstate_has_an_answer_that_quotes_nothing(sqlstate: str, status: 
     assert (response.status_code, error.code) == (status, code)
     assert b"secret" not in response.body
     assert ("retry-after" in response.headers) == (status == 503)
+
+
+def test_a_problem_that_quotes_the_database_is_noticed() -> None:
+    """Attack 40: `a problem quotes the database`."""
+    with mutated(database_error, "return kind(message)", "return kind(str(error))"), pytest.raises(AssertionError):
+        test_each_sqlstate_has_an_answer_that_quotes_nothing("23505", 409, "conflict")
 
 
 def test_an_unknown_failure_is_logged_under_the_id_that_the_caller_gets(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from control_plane.errors import InvalidSlug
 from control_plane.tenants.slug import validate_slug
+from tests.support.mutation import mutated
 
 
 @pytest.mark.parametrize("slug", ["ab", "acme", "acme-2", "a1-b2-c3", "a" * 40, "pgbouncer"])
@@ -54,3 +55,12 @@ def test_a_reserved_word_is_refused(slug: str) -> None:
 def test_what_a_uuid_parser_would_accept_is_no_slug(slug: str) -> None:
     with pytest.raises(InvalidSlug, match="tenant's id"):
         validate_slug(slug)
+
+
+def test_a_grammar_that_is_only_looked_at_from_the_front_is_noticed() -> None:
+    """Attack 32: `a slug may end anywhere`."""
+    with (
+        mutated(validate_slug, "_GRAMMAR.fullmatch(slug)", "_GRAMMAR.match(slug)"),
+        pytest.raises(pytest.fail.Exception),
+    ):
+        test_a_slug_outside_the_grammar_is_refused_with_its_flaw('a"; DROP SCHEMA public; --', "contains")

@@ -58,6 +58,15 @@ async def test_answers_are_private_and_bytes_of_the_database(members: Members, c
     )
 
 
+async def test_answers_that_others_may_keep_are_noticed(
+    members: Members, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attack 39: `answers may be kept by others`."""
+    monkeypatch.setattr("control_plane.api.resources._HEADERS", [(b"content-type", b"application/json")])
+    with pytest.raises((AssertionError, KeyError)):
+        await test_answers_are_private_and_bytes_of_the_database(members, client)
+
+
 async def test_a_page_is_what_limit_and_offset_say(members: Members, client: httpx.AsyncClient) -> None:
     member = await members.add("acme")
     for number in range(5):

@@ -18,6 +18,7 @@ from control_plane.identity.jwks import JwksFeed
 from control_plane.identity.keys import KeyRing, public_keys
 from control_plane.identity.verifier import TokenVerifier, TrustedIssuer, UnknownKey, build_verifier
 from control_plane.settings import Issuer, Settings
+from tests.support.mutation import mutated
 from tests.unit.identity.forge import TENANT, Clock, Forge, number
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -133,6 +134,14 @@ async def test_attack_61_unknown_key_ids_cause_one_fetch_a_minute(
     assert len(server.paths) == 2
 
 
+async def test_a_fetch_for_every_unknown_key_id_is_noticed(
+    published: TokenVerifier, forge: Forge, server: KeyServer
+) -> None:
+    """Attack 61: `every unknown key id is asked for`."""
+    with mutated(JwksFeed.refresh, "now < self._next_demand", "False"), pytest.raises(AssertionError):
+        await test_attack_61_unknown_key_ids_cause_one_fetch_a_minute(published, forge, server)
+
+
 async def test_attack_61_after_a_minute_an_unknown_key_id_is_asked_for_again(forge: Forge, server: KeyServer) -> None:
     monotonic, ring = Clock(), KeyRing()
     server.publish(forge.rsa_jwk())
@@ -190,6 +199,14 @@ async def test_attack_63_a_bad_answer_leaves_the_last_good_keys(
         await published.verify_slow(forge.rs_token(header={"kid": "new"}))
     assert server.paths == ["/keys", "/keys"]
     assert published.verify(forge.rs_token(jti="not cached")).tenant_id == TENANT
+
+
+async def test_a_bad_answer_that_is_believed_is_noticed(
+    published: TokenVerifier, forge: Forge, server: KeyServer
+) -> None:
+    """Attack 63: `a set without keys takes the place of the last good one`."""
+    with mutated(public_keys, "if not keys:", "if False:"), pytest.raises(InvalidToken):
+        await test_attack_63_a_bad_answer_leaves_the_last_good_keys(GOOD_BUT["no keys"], published, forge, server)
 
 
 async def test_attack_63_a_slow_answer_is_given_up_and_blocks_nobody_meanwhile(

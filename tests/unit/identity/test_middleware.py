@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from control_plane.errors import InsufficientScope, InvalidToken, Unauthenticated, WrongTokenKind
-from control_plane.identity.middleware import IdentityMiddleware, require_platform, require_tenant
+from control_plane.identity.middleware import IdentityMiddleware, require_platform, require_principal, require_tenant
 from control_plane.identity.verifier import TokenVerifier
+from tests.support.mutation import mutated
 from tests.unit.identity.forge import TENANT, Forge
 
 Headers = list[tuple[bytes, bytes]]
@@ -50,6 +51,15 @@ async def test_without_a_token_the_application_is_called_and_may_demand_one(veri
     assert refused.value.code == "unauthenticated"
     with pytest.raises(Unauthenticated):
         require_platform(scope, "tenants:read")
+
+
+async def test_a_door_that_stands_open_is_noticed(verifier: TokenVerifier) -> None:
+    """Attack 41: `nobody is somebody`."""
+    with (
+        mutated(require_principal, "isinstance(principal, Principal)", "True"),
+        pytest.raises((AssertionError, AttributeError, pytest.fail.Exception)),
+    ):
+        await test_without_a_token_the_application_is_called_and_may_demand_one(verifier)
 
 
 def test_without_the_middleware_nobody_is_the_caller() -> None:
