@@ -33,6 +33,7 @@ _FAILURES: tuple[type[BaseException], ...] = (
 )
 _LOSSES = 10  # lost connections in a row after which the cluster is given up: some 25 seconds
 _TOUCHED = "CP004"  # the message of stamp_migration() that says what was touched
+_NOTE = "INSERT INTO tenancy.manifests (template, version, manifest) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 _VERSION = "SELECT version FROM tenancy.homes WHERE id = $1"
 
 
@@ -63,8 +64,10 @@ class Job:
         return self._scripts[version]
 
     async def prepare(self, connection: asyncpg.Connection) -> None:
-        """A version may need an extension that its predecessors did not."""
+        """What the homes of a database share: else each would wait for the transaction of the one that brings it."""
         await install_extensions(connection, self.template)
+        manifest = self.script(self.target - 1).manifest
+        await connection.execute(_NOTE, self.template.name, self.target, json.dumps(manifest))
 
 
 @dataclass(slots=True)

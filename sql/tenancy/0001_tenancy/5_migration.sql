@@ -347,10 +347,16 @@ BEGIN
     SET version = stamp_migration.version, checksum = stamp_migration.checksum, updated_at = now(),
         default_api = (manifest ->> 'default_api')::integer
     WHERE h.id = home;
-    INSERT INTO tenancy.manifests AS m (template, version, manifest)
-    VALUES (this.template, stamp_migration.version, stamp_migration.manifest)
-    ON CONFLICT ON CONSTRAINT manifests_pkey DO UPDATE SET manifest = excluded.manifest
-    WHERE m.manifest <> excluded.manifest;
+    -- The homes of a version share the row, and a conflict would lock it until the audit is over, changed or not.
+    IF NOT EXISTS (
+        SELECT FROM tenancy.manifests m
+        WHERE m.template = this.template AND m.version = stamp_migration.version
+          AND m.manifest = stamp_migration.manifest
+    ) THEN
+        INSERT INTO tenancy.manifests (template, version, manifest)
+        VALUES (this.template, stamp_migration.version, stamp_migration.manifest)
+        ON CONFLICT ON CONSTRAINT manifests_pkey DO UPDATE SET manifest = excluded.manifest;
+    END IF;
 
     PERFORM tenancy.alias_default_api(home, this.default_api);
     PERFORM tenancy.retire_apis(home, manifest -> 'retired');

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from control_plane.migrator.verdicts import ATTEMPTS
-from tests.integration.migrator.runs import MIGRATORS, WAITING, holding, run, until
+from tests.integration.migrator.runs import MIGRATORS, WAITING, add_conflicting_column, holding, run, until
 from tests.support.fleet import Fleet
 
 
@@ -64,3 +64,16 @@ async def test_migrations_of_different_homes_do_not_get_in_each_others_way(fleet
     for target in (2, 3):
         _, outcomes = await run(fleet, target, concurrency=4)
         assert {outcome.attempts for outcome in outcomes.values()} == {1}
+
+
+async def test_a_home_does_not_wait_for_the_commit_of_another(fleet: Fleet) -> None:
+    """Not when the database knows the version, and not when it is new to it."""
+    held, other = await fleet.add("held"), await fleet.add("other")
+    await add_conflicting_column(fleet, await fleet.add("bad"))
+    _, outcomes = await run(fleet, 2, only=["bad"])
+    assert outcomes["bad"].status == "failed"
+    async with fleet.admin(held) as connection, connection.transaction():
+        await connection.execute(fleet.template.script(1, 2).message(held.id, held.schema_name, 2.0))
+        _, outcomes = await run(fleet, 2, only=["other"])
+        assert (outcomes["other"].status, outcomes["other"].attempts) == ("done", 1)
+    assert await fleet.version(held) == await fleet.version(other) == 2
