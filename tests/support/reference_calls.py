@@ -24,7 +24,10 @@ _SAVED = re.compile(r'"\$([a-z_]+)"')
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a function with the status that it must have; `save` maps names to paths below the answer's data."""
+    """A call of a function with the status that it must have; `save` maps names to paths below the answer's data.
+
+    `least` maps a list below the data to a number: the call is repeated until there are so many items.
+    """
 
     function: str
     input: Mapping[str, Any]
@@ -32,6 +35,7 @@ class Call:
     save: Mapping[str, str] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
     api: int | None = None  # None: the default of the home's version
+    least: Mapping[str, int] = field(default_factory=dict)
     caller: str = "ada"  # a saved id
 
 
@@ -165,7 +169,8 @@ CALLS: dict[int, list[Call]] = {
         Call("cancel_order", {"id": OTHER_ORDER, "reason": "Changed her mind."}),
         Call("replay_order", {"id": ORDER, "as_of_version": 2}),
         Call("replay_order", {"id": NOBODY}, 404),
-        Call("read_order_events", {"after": START, "limit": 100}),
+        # The feed waits for every older transaction on the server, be it an autovacuum.
+        Call("read_order_events", {"after": START, "limit": 100}, least={"events": 9}),
         Call("read_order_events", {"after": "x"}, 422),
         Call("rebuild_order", {"id": ORDER}),
         Call("rebuild_order", {"id": NOBODY}, 404),
@@ -257,8 +262,11 @@ class Life:
             self.saved["newest_notification"] = (await self.get(f"/api/{api}/notifications")).json()[0]["id"]
         body = json.loads(_SAVED.sub(lambda match: json.dumps(self.saved[match[1]]), json.dumps(call.input)))
         who = principal(self.member, self._user(call.caller), *call.roles)
-        answer = await self.calls.post(who, f"/api/{api}/rpc/{call.function}", body)
-        assert answer.status_code == call.status, f"version {version}, {call}: {answer.status_code} {answer.text}"
+        while True:
+            answer = await self.calls.post(who, f"/api/{api}/rpc/{call.function}", body)
+            assert answer.status_code == call.status, f"version {version}, {call}: {answer.status_code} {answer.text}"
+            if all(len(answer.json()["data"][path]) >= items for path, items in call.least.items()):
+                break
         for name, path in call.save.items():
             value = answer.json()["data"]
             for part in path.split("."):
