@@ -71,6 +71,8 @@ async def test_the_author_of_a_review_is_the_caller(world: World) -> None:
         await enter(connection, world, uuid4())  # a token's user without a row here
         assert (await call(connection, "create_review", **fields))["code"] == "forbidden"
         await enter(connection, world, world.a.users[0])
+        await connection.execute("UPDATE tb_user SET suspended = true WHERE id = $1", world.a.users[0])
+        assert (await call(connection, "create_review", **fields))["code"] == "forbidden"
         assert (await call(connection, "delete_review", id=review["id"]))["code"] == "forbidden"
         assert (await call(connection, "delete_review", id=uuid4()))["code"] == "not_found"
         await enter(connection, world, world.a.users[0], ["moderator"])

@@ -329,7 +329,7 @@ BEGIN
 END
 $$;
 
--- The author is the caller, who needs to be known here by a row.
+-- The author is the caller, who needs to be known here by a row, and not to be suspended.
 CREATE FUNCTION fn_create_review(input jsonb) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path FROM CURRENT
@@ -350,8 +350,8 @@ BEGIN
 
     SELECT u.id INTO author
     FROM tb_user AS u
-    WHERE u.tenant_id = tenancy.current_tenant_id() AND u.id = tenancy.current_user_id()
-    FOR KEY SHARE;
+    WHERE u.tenant_id = tenancy.current_tenant_id() AND u.id = tenancy.current_user_id() AND NOT u.suspended
+    FOR SHARE;
     IF author IS NULL THEN
         RETURN tenancy.mutation_result(false, 'forbidden', 'Only users of this tenant write reviews.');
     END IF;
