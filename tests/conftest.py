@@ -19,7 +19,7 @@ from control_plane.registry.models import Cluster, Installation
 from control_plane.registry.secrets import SecretBox
 from control_plane.registry.upgrade import upgrade
 from control_plane.settings import Settings
-from tests.support.cleaning import clean
+from tests.support.cleaning import clean, drop_installation
 from tests.support.registries import Registries
 from tests.support.servers import FAST, Server, dsn_with, open_server, temporary_home
 
@@ -88,13 +88,15 @@ async def databases(registry_dsn: str, settings: Settings) -> AsyncIterator[Data
 
 
 @pytest_asyncio.fixture
-async def installation_id(server: Server, databases: Databases) -> UUID:
+async def installation_id(server: Server, databases: Databases) -> AsyncIterator[UUID]:
     """The id of a new installation, in the registry."""
     installation = Installation(id=server.new_installation())
     async with databases.registry.begin() as session:
         await session.execute(delete(Installation))
         session.add(installation)
-    return installation.id
+    yield installation.id
+    await databases.aclose()
+    await drop_installation(server, installation.id)
 
 
 @pytest_asyncio.fixture

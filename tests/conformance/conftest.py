@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
@@ -16,6 +17,7 @@ from control_plane.registry.secrets import SecretBox
 from control_plane.settings import Settings
 from control_plane.templates import Template, Templates
 from tests.conformance.world import World, build_world
+from tests.support.cleaning import drop_installation
 from tests.support.servers import Server
 
 MODES = ("shared", "schema", "database")
@@ -28,6 +30,7 @@ class Ground:
         self.server = server
         self.databases = databases
         self.template: Template = Templates.load(databases.settings.templates)["reference"]
+        self._worlds: list[tuple[weakref.ref[World], UUID]] = []
 
     async def world(self, mode: str, version: int | None = None) -> World:
         installation_id = self.server.new_installation()
@@ -35,7 +38,7 @@ class Ground:
         cluster = Cluster(
             id=uuid4(), name="main", dsn=self.databases.box.seal(self.server.dsn), database=database, status="active"
         )
-        return await build_world(
+        world = await build_world(
             self.databases,
             cluster,
             self.server.dsn,
@@ -44,6 +47,15 @@ class Ground:
             mode,
             version or self.template.latest,
         )
+        self._worlds.append((weakref.ref(world), installation_id))
+        return world
+
+    async def sweep(self) -> None:
+        """Drop the worlds that nothing refers to any more: each is ten megabytes or more."""
+        gone = [installation_id for world, installation_id in self._worlds if world() is None]
+        self._worlds = [(world, installation_id) for world, installation_id in self._worlds if world() is not None]
+        for installation_id in gone:
+            await drop_installation(self.server, installation_id)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -52,6 +64,13 @@ async def ground(server: Server) -> AsyncIterator[Ground]:
     databases = Databases(server.dsn, SecretBox("k" * 32), settings, keep=0)  # tests have loops of their own
     yield Ground(server, databases)
     await databases.aclose()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
+async def swept(ground: Ground) -> AsyncIterator[None]:
+    """After each module."""
+    yield
+    await ground.sweep()
 
 
 @pytest.fixture(params=MODES, scope="session")

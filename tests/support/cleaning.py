@@ -21,7 +21,15 @@ async def clean(server: Server) -> None:
         for name in own:  # first, because roles of the installations may own objects or hold grants in them
             await drop_database(connection, name)
         for installation in dict.fromkeys(installations):
-            await _drop_installation(connection, f"cp_{installation.hex[:8]}_")
+            await _drop(connection, installation)
+
+
+async def drop_installation(server: Server, installation: UUID) -> None:
+    """Drop what a finished test made, where that is worth it: memory is scarce, and creating files there stays fast."""
+    if server.in_memory:
+        server.installations.remove(installation)
+        async with server.connection() as connection:
+            await _drop(connection, installation)
 
 
 async def _installations(server: Server, databases: list[str]) -> list[UUID]:
@@ -34,7 +42,8 @@ async def _installations(server: Server, databases: list[str]) -> list[UUID]:
     return found
 
 
-async def _drop_installation(connection: asyncpg.Connection, prefix: str) -> None:
+async def _drop(connection: asyncpg.Connection, installation: UUID) -> None:
+    prefix = f"cp_{installation.hex[:8]}_"
     roles = [row["rolname"] for row in await connection.fetch(_ROLES, prefix)]
     for row in await connection.fetch(_DATABASES, prefix):
         await drop_database(connection, row["datname"])

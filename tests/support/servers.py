@@ -30,17 +30,19 @@ FAST = {
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
-    "max_wal_size": "1GB",
+    "max_wal_size": "256MB",
 }
-ROOM_IN_MEMORY = 12 * 2**30  # bytes; a run of the suite needs about half of it
+MEMORY = Path("/dev/shm")
+ROOM_IN_MEMORY = 12 * 2**30  # bytes; a run of the suite needs less than half of it
 
 
 class Server:
     """A server under an administrative role that is no superuser. Databases made here carry the session's name."""
 
-    def __init__(self, dsn: str, *, lasting: bool) -> None:
+    def __init__(self, dsn: str, *, lasting: bool, in_memory: bool = False) -> None:
         self.dsn = dsn  # to a maintenance database
         self.lasting = lasting  # outlives the session, so it must be left as it was
+        self.in_memory = in_memory  # with all of its files
         self.session = f"test_{secrets.token_hex(4)}"
         self.installations: list[UUID] = []
         self._numbers = itertools.count(1)
@@ -92,7 +94,8 @@ def open_server() -> Iterator[Server]:
             yield Server(dsn, lasting=False)
     else:
         with temporary_home() as home, EmbeddedServer(home, settings=FAST) as embedded:
-            yield Server(dsn_with(embedded.admin_dsn, database="postgres"), lasting=False)
+            dsn = dsn_with(embedded.admin_dsn, database="postgres")
+            yield Server(dsn, lasting=False, in_memory=home.is_relative_to(MEMORY))
 
 
 @contextmanager
@@ -108,8 +111,7 @@ def temporary_home(prefix: str = "cp-tests-") -> Iterator[Path]:
 
 def _roomiest() -> str:
     """Memory where there is plenty: hundreds of databases come and go, each a thousand files."""
-    memory = Path("/dev/shm")
-    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > ROOM_IN_MEMORY else "/tmp"
+    return str(MEMORY) if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_IN_MEMORY else "/tmp"
 
 
 @contextmanager
