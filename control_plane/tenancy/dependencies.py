@@ -14,8 +14,9 @@ from starlette.requests import HTTPConnection
 from control_plane.errors import ConfigurationError
 from control_plane.identity.middleware import require_tenant
 from control_plane.identity.principal import Principal
+from control_plane.pools.connections import BoundConnection
 from control_plane.pools.gate import Caller
-from control_plane.pools.sessions import TenantSessions
+from control_plane.tenancy.opened import OpenTenancy
 
 
 class TenantToken(SecurityBase):
@@ -34,14 +35,27 @@ CurrentPrincipal = Annotated[Principal, Depends(TenantToken())]
 
 
 async def tenant_session(connection: HTTPConnection, principal: CurrentPrincipal) -> AsyncIterator[AsyncSession]:
-    sessions = getattr(connection.app.state, "tenant_sessions", None)
-    if not isinstance(sessions, TenantSessions):
-        raise ConfigurationError("The application has no tenancy.", hint="Call install_tenancy(app, settings).")
-    assert principal.tenant_id is not None
-    assert principal.user_id is not None
-    async with sessions.open(Caller(principal.tenant_id, principal.user_id, None, principal.roles)) as session:
+    async with _opened(connection).sessions.open(_caller(principal)) as session:
         yield session
         await session.commit()
+
+
+async def tenant_connection(connection: HTTPConnection, principal: CurrentPrincipal) -> AsyncIterator[BoundConnection]:
+    async with _opened(connection).connections.begin(_caller(principal)) as bound:
+        yield bound
+
+
+def _opened(connection: HTTPConnection) -> OpenTenancy:
+    opened = getattr(connection.app.state, "tenancy", None)
+    if not isinstance(opened, OpenTenancy):
+        raise ConfigurationError("The application has no tenancy.", hint="Call install_tenancy(app, settings).")
+    return opened
+
+
+def _caller(principal: Principal) -> Caller:
+    assert principal.tenant_id is not None
+    assert principal.user_id is not None
+    return Caller(principal.tenant_id, principal.user_id, None, principal.roles)
 
 
 TenantSession = Annotated[AsyncSession, Depends(tenant_session, scope="function")]
@@ -53,4 +67,12 @@ an `HTTPException` too, rolls back; an error that is *returned* as a response do
 itself, as often as it likes: each new transaction is bound to the tenant again. Between transactions the session holds
 no connection. After the endpoint it is closed for good: background tasks and streamed bodies cannot use it. A `yield`
 dependency on top of it needs `scope="function"` as well.
+"""
+
+TenantConnection = Annotated[BoundConnection, Depends(tenant_connection, scope="function")]
+"""An asyncpg connection inside one transaction of the tenant of the verified token; for SQL without SQLAlchemy.
+
+The transaction begins before the endpoint and commits when it has returned, before the answer is sent; an exception
+rolls back. The endpoint cannot end it, only make savepoints with `connection.transaction()`: behind a COMMIT the
+connection raises. After the endpoint it is of no use.
 """

@@ -6,21 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import asyncpg
 from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from control_plane.errors import ConfigurationError, StaleEpoch, TenantMoving
+from control_plane.errors import StaleEpoch, TenantMoving
 from control_plane.identity.middleware import IdentityMiddleware
 from control_plane.identity.verifier import TokenVerifier, build_verifier
-from control_plane.pools.databases import Databases
-from control_plane.pools.placement import Placements
-from control_plane.pools.requests import RequestPools
-from control_plane.pools.sessions import TenantSessions
 from control_plane.problems import database_error, install_problems, problem_response
-from control_plane.registry.secrets import SecretBox
 from control_plane.settings import Settings
+from control_plane.tenancy.opened import open_tenancy, require_installation
 
 
 def install_tenancy(app: FastAPI, settings: Settings) -> None:
@@ -30,15 +27,12 @@ def install_tenancy(app: FastAPI, settings: Settings) -> None:
     specific handler, and opens what sessions need around the application's own lifespan. `settings` are the service's:
     `Settings()` reads them from the environment. Raises `ConfigurationError`.
     """
-    if settings.database_url is None or settings.secret_key is None:
-        raise ConfigurationError(
-            "The library joins an installation of the control plane, and does not know which.",
-            hint="Set CP_DATABASE_URL and CP_SECRET_KEY to what the service has.",
-        )
+    require_installation(settings)
     verifier = build_verifier(settings)
     app.add_middleware(IdentityMiddleware, verifier=verifier)
     install_problems(app)
     app.add_exception_handler(DBAPIError, _answer_database_error)
+    app.add_exception_handler(asyncpg.PostgresError, _answer_driver_error)
     around = app.router.lifespan_context
 
     @asynccontextmanager
@@ -51,26 +45,27 @@ def install_tenancy(app: FastAPI, settings: Settings) -> None:
 
 @asynccontextmanager
 async def _open(app: FastAPI, settings: Settings, verifier: TokenVerifier) -> AsyncIterator[None]:
-    assert settings.database_url is not None
-    assert settings.secret_key is not None
     async with AsyncExitStack() as stack:
-        box = SecretBox(settings.secret_key.get_secret_value())
-        databases = Databases(settings.database_url.get_secret_value(), box, settings)
-        stack.push_async_callback(databases.aclose)
-        pools = RequestPools(databases, settings, full_reset=True)
-        stack.push_async_callback(pools.aclose)
-        sessions = TenantSessions(pools, Placements(databases))
-        stack.push_async_callback(sessions.aclose)
+        opened = await stack.enter_async_context(open_tenancy(settings))
         stack.push_async_callback(verifier.aclose)
         await verifier.start()
-        app.state.tenant_sessions = sessions
+        app.state.tenancy = opened
+        app.state.tenant_sessions = opened.sessions
         yield
 
 
 async def _answer_database_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DBAPIError)
     # SQLAlchemy's copy of the driver's error has its SQLSTATE and not its kind.
-    problem = database_error(getattr(error.orig, "__cause__", None) or error.orig or error)
-    if isinstance(problem, StaleEpoch):  # also where the session looked again
+    return _answer(request, getattr(error.orig, "__cause__", None) or error.orig or error)
+
+
+async def _answer_driver_error(request: Request, error: Exception) -> Response:
+    return _answer(request, error)
+
+
+def _answer(request: Request, error: BaseException) -> Response:
+    problem = database_error(error)
+    if isinstance(problem, StaleEpoch):  # also where the placement was looked up again
         problem = TenantMoving()
     return problem_response(problem, request.url.path)
