@@ -1,4 +1,4 @@
-"""Fixtures of the modules that migrate a fleet with its registry, and of those whose tests commit."""
+"""Fixtures of the modules that migrate a fleet, of those whose tests commit, and of adopted databases."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
+from control_plane.adoption import applying, planning
+from control_plane.adoption.planning import PlanRequest
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
 from control_plane.templates import Templates
 from tests.conformance.conftest import Ground
+from tests.conformance.patterns.orms import ACTOR, SCHEMA, Orm
 from tests.conformance.patterns.posts import new_author
 from tests.conformance.world import World
 from tests.support.fleet import Fleet
+from tests.support.legacy import Legacy, create_legacy
 from tests.support.members import Members
+from tests.support.servers import Server
 from tests.support.tenant_calls import TenantCalls, tenant_calls
 
 
@@ -45,3 +50,18 @@ async def crowd(ground: Ground) -> World:
     await new_author(world, world.a)
     await new_author(world, world.b)
     return world
+
+
+@pytest_asyncio.fixture
+async def legacy(server: Server, installation_id: UUID) -> Legacy:
+    """A database that was there before us."""
+    return await create_legacy(server, installation_id)
+
+
+@pytest_asyncio.fixture
+async def orm(server: Server, databases: Databases, installation_id: UUID) -> Orm:
+    """A database of 1 000 users that has been adopted, and which an ORM still writes."""
+    legacy = await create_legacy(server, installation_id, SCHEMA)
+    await legacy.execute(f"GRANT TRUNCATE ON users TO {legacy.orm_role}")
+    await planning.plan(databases, PlanRequest("shop", legacy.dsn), actor=ACTOR)
+    return Orm(databases, legacy, await applying.apply(databases, "shop", actor=ACTOR))
