@@ -10,6 +10,12 @@ from control_plane.isolation.cluster import drop_database
 from tests.support.servers import Server
 
 _DATABASES = "SELECT datname FROM pg_database WHERE starts_with(datname, $1) ORDER BY datname"
+# Those of the session in which roles of an installation own objects or hold grants: databases that it has adopted.
+_ADOPTED = """
+SELECT DISTINCT d.datname
+FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid JOIN pg_roles r ON r.oid = s.refobjid
+WHERE starts_with(d.datname, $1) AND starts_with(r.rolname, $2)
+"""
 _ROLES = "SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1) ORDER BY rolname"
 
 
@@ -29,6 +35,9 @@ async def drop_installation(server: Server, installation: UUID) -> None:
     if server.in_memory:
         server.installations.remove(installation)
         async with server.connection() as connection:
+            prefix = f"cp_{installation.hex[:8]}_"
+            for row in await connection.fetch(_ADOPTED, f"{server.session}_", prefix):
+                await drop_database(connection, row["datname"])
             await _drop(connection, installation)
 
 
