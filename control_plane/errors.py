@@ -150,6 +150,23 @@ class MethodNotAllowed(ControlPlaneError):
     code, status = "method_not_allowed", 405
 
 
+class NotSingular(ControlPlaneError):
+    """The result is not one object."""
+
+    code, status = "PGRST116", 406  # PostgREST's, which its clients look for
+    hint = "Filter by the id, or ask for a list: Accept: application/json."
+
+
+class RangeNotSatisfiable(ControlPlaneError):
+    """There are no rows in this range."""
+
+    code, status = "PGRST103", 416  # PostgREST's
+
+    def __init__(self, message: str | None = None, *, total: int | None = None) -> None:
+        super().__init__(message, details=None if total is None else f"There are {total} rows.")
+        self.total = total
+
+
 class PayloadTooLarge(ControlPlaneError):
     """The body is too large."""
 

@@ -29,6 +29,7 @@ from control_plane.errors import (
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
+    RangeNotSatisfiable,
     StaleEpoch,
     TenantMoving,
     TenantNotFound,
@@ -58,6 +59,7 @@ _STATES: dict[str, tuple[type[ControlPlaneError], str | None]] = {
     "22008": (InvalidInput, _MALFORMED),
     "22021": (InvalidInput, _MALFORMED),
     "22023": (InvalidInput, _MALFORMED),
+    "22025": (InvalidInput, _MALFORMED),
     "22P02": (InvalidInput, _MALFORMED),
     "22P05": (InvalidInput, _MALFORMED),
     "54001": (InvalidInput, "The document is nested too deeply."),
@@ -146,6 +148,8 @@ def _own_headers(error: ControlPlaneError) -> dict[str, str]:
         return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
     if error.status == 401:
         return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, RangeNotSatisfiable):
+        return {"Content-Range": f"*/{'*' if error.total is None else error.total}"}
     if error.retry_after is not None:
         return {"Retry-After": str(error.retry_after)}
     return {}

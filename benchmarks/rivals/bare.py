@@ -17,14 +17,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from benchmarks.rivals import rival
-from control_plane.pools.gate import list_statement
+from control_plane.pools.gate import Shape, Sort, list_statement
 
 LIMIT = 100
 
 
 def create_app() -> Starlette:
     given = rival()
-    statement = list_statement(given.schema_name, 1, "users", ("created_at", "id"))
+    statement = list_statement(given.schema_name, 1, "users", Shape((Sort("created_at"), Sort("id"))))
     user_id = UUID(given.user_id)
     pool: asyncpg.Pool[Any]
 
@@ -48,7 +48,7 @@ def create_app() -> Starlette:
     async def users(request: Request) -> Response:
         tenant_id = UUID(request.headers["x-tenant-id"])
         async with pool.acquire() as connection:
-            body = await connection.fetchval(statement, tenant_id, user_id, None, [], LIMIT, 0)
-        return Response(body, media_type="application/json")
+            answer = await connection.fetchval(statement, tenant_id, user_id, None, [], LIMIT, 0)
+        return Response(answer[0], media_type="application/json")
 
     return Starlette(routes=[Route("/api/v1/users", users)], lifespan=lifespan)

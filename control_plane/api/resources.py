@@ -12,20 +12,23 @@ from datetime import UTC, datetime, time
 from email.utils import format_datetime
 from functools import lru_cache
 from typing import NamedTuple, Protocol
-from urllib.parse import parse_qsl
 from uuid import UUID
 
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from control_plane.api.limits import MAX_BODY
+from control_plane.api.query import parse_query, plain_listing
 from control_plane.api.retries import FAILURES, Attempts
+from control_plane.api.wanted import OBJECT, Wanted, wanted
 from control_plane.errors import (
     ControlPlaneError,
     InvalidInput,
     MethodNotAllowed,
     NotFound,
+    NotSingular,
     PayloadTooLarge,
+    RangeNotSatisfiable,
     UnsupportedMediaType,
 )
 from control_plane.identity.middleware import require_tenant
@@ -37,14 +40,12 @@ from control_plane.pools.requests import RequestPools
 from control_plane.problems import database_error, internal_error, problem_response
 from control_plane.templates import Deprecation, Function, Resource, Template, Templates
 
-MAX_OFFSET = 2**31 - 1
 # The status of a mutation result that says success: false, by its code; any other code is a 422.
 REFUSALS = {"forbidden": 403, "not_found": 404, "conflict": 409}
 
 _VERSION = re.compile(r"v([1-9][0-9]{0,3})")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _KEY = re.compile(rb"[\x21-\x7e]{1,200}")  # as the platform API's
-_NUMBER = re.compile(r"[0-9]{1,10}")
 _HEADERS = [
     (b"content-type", b"application/json"),
     (b"cache-control", b"private, no-store"),
@@ -84,6 +85,7 @@ class Exposed(NamedTuple):
 
     resource: Resource
     headers: list[Header]
+    plain: gate.Listing  # what is read when nothing is asked for
 
 
 class Endpoint(ABC):
@@ -122,7 +124,7 @@ class Endpoint(ABC):
         found = self._templates[template]
         api_version = _api_version(found, pattern_version, version)
         resource = found.resource(name, api_version=api_version, pattern_version=pattern_version)
-        return Exposed(resource, _HEADERS + _deprecation_headers(resource.deprecation))
+        return Exposed(resource, _HEADERS + _deprecation_headers(resource.deprecation), plain_listing(resource))
 
     def _count(self, placement: Placement, resource: Resource) -> None:
         if resource.counted:
@@ -134,27 +136,27 @@ class ReadList(Endpoint):
 
     async def answer(self, principal: Principal, scope: Scope, receive: Receive) -> Answer:
         path, query = scope["path_params"], scope["query_string"]
+        asked = wanted(scope["headers"], query)
 
-        async def attempt(placement: Placement) -> Answer:
-            resource, headers = self._exposed(
+        async def attempt(placement: Placement) -> tuple[gate.Listing, list[Header], gate.Page]:
+            resource, headers, plain = self._exposed(
                 placement.template, placement.pattern_version, path["version"], path["resource"]
             )
-            limit, offset = _page(query, resource) if query else (resource.default_limit, 0)
+            listing = asked.applied_to(parse_query(query, resource) if query else plain)
             async with self._pools.connection(placement) as connection:
-                body = await gate.read_list(
+                page = await gate.read_list(
                     connection,
                     _caller(principal, placement),
                     placement.schema_name,
                     resource.api_version,
                     resource.name,
-                    resource.order,
-                    limit,
-                    offset,
+                    listing,
                 )
             self._count(placement, resource)
-            return Answer(200, headers, body)
+            return listing, headers, page
 
-        return await self._attempts.run(principal.tenant_id, attempt, repeatable=True)
+        listing, headers, page = await self._attempts.run(principal.tenant_id, attempt, repeatable=True)
+        return _listed(asked, listing.offset, headers, page)
 
 
 class ReadOne(Endpoint):
@@ -168,7 +170,7 @@ class ReadOne(Endpoint):
         id_ = UUID(path["id"])
 
         async def attempt(placement: Placement) -> Answer:
-            resource, headers = self._exposed(
+            resource, headers, _ = self._exposed(
                 placement.template, placement.pattern_version, path["version"], path["resource"]
             )
             async with self._pools.connection(placement) as connection:
@@ -260,25 +262,20 @@ def _deprecation_headers(deprecation: Deprecation | None) -> list[Header]:
     ]
 
 
-def _page(query: bytes, resource: Resource) -> tuple[int, int]:
-    """`limit` and `offset` of the query string, each at most once and within the template's bounds."""
-    given: dict[str, str] = {}
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if name not in ("limit", "offset") or name in given:
-            raise InvalidInput("A query parameter is unknown or repeated.", hint="Allowed here: limit, offset.")
-        given[name] = value
-    limit = _bounded(given, "limit", resource.default_limit, 1, resource.max_limit)
-    return limit, _bounded(given, "offset", 0, 0, MAX_OFFSET)
-
-
-def _bounded(given: dict[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = given.get(name)
-    if text is None:
-        return default
-    if _NUMBER.fullmatch(text) is None or not low <= int(text) <= high:
-        problem = f"must be a whole number from {low} to {high}"
-        raise InvalidInput(f"The parameter {name} {problem}.", errors=[{"parameter": name, "message": problem}])
-    return int(text)
+def _listed(asked: Wanted, offset: int, headers: list[Header], page: gate.Page) -> Answer:
+    """The page as PostgREST answers it: 206 for a part of what is known to be more, Content-Range always."""
+    body, rows, total = page
+    if total is not None and offset > total:
+        raise RangeNotSatisfiable(total=total)
+    shown = b"%d-%d" % (offset, offset + rows - 1) if rows else b"*"
+    extra = [(b"content-range", b"%b/%b" % (shown, b"*" if total is None else b"%d" % total))]
+    if total is not None:
+        extra.append((b"preference-applied", b"count=exact"))
+    if asked.single:
+        if rows != 1:
+            raise NotSingular(details="The result contains 0 rows" if rows == 0 else "The result contains several rows")
+        return Answer(200, [(b"content-type", OBJECT), *headers[1:], *extra], body[1:-1])
+    return Answer(200 if total is None or rows >= total else 206, headers + extra, body)
 
 
 def _no_query(scope: Scope) -> None:

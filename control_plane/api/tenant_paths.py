@@ -7,6 +7,8 @@ from http import HTTPStatus
 from typing import Any
 
 from control_plane.api.documented import RETRY_AFTER
+from control_plane.api.query import MAX_OFFSET
+from control_plane.api.wanted import OBJECT
 from control_plane.templates import Function, Resource, Template
 
 _SECURITY: list[dict[str, list[str]]] = [{"tenantToken": []}]
@@ -24,6 +26,27 @@ _KEY = {
     "required": False,
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\x21-\x7e]+$"},
     "description": "The same call of the same user with the same key, within a day, is made once and answered alike.",
+}
+_RANGE = {
+    "name": "Range",
+    "in": "header",
+    "schema": {"type": "string", "pattern": r"^[0-9]{1,9}-[0-9]{0,9}$"},
+    "description": "The first and the last row, from 0 on, instead of `limit` and `offset`; `Range-Unit: items`.",
+}
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "schema": {"type": "string", "enum": ["count=exact"]},
+    "description": "Also count all rows, for `Content-Range`.",
+}
+_OPERATORS = {
+    "eq": "equal", "neq": "not equal", "gt": "greater", "gte": "greater or equal", "lt": "less", "lte": "less or equal",
+    "in": "one of `(a,b,\"c,d\")`", "is": "`null` or `not_null`, of a boolean also `true` or `false`",
+    "like": "matches, with `*` for any text", "ilike": "matches whatever the case",
+}  # fmt: skip
+_CONTENT_RANGE = {
+    "description": "Which rows these are, of how many: `0-9/57`, or `0-9/*` when they are not counted.",
+    "schema": {"type": "string"},
 }
 _RESULT = {
     "type": "object",
@@ -63,18 +86,37 @@ def _operations(template: Template) -> Iterator[tuple[str, str, dict[str, Any]]]
 
 
 def _list(resource: Resource) -> dict[str, Any]:
-    limit = {"type": "integer", "minimum": 1, "maximum": resource.max_limit, "default": resource.default_limit}
-    offset = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1, "default": 0}
+    page = {"type": "array", "items": _DOCUMENT}
+    answers = {"200": _json("A page.", page), "206": _json("A part of what was counted to be more.", page)}
+    for answer in answers.values():
+        answer["content"][OBJECT.decode()] = {"schema": _DOCUMENT}
+        answer["headers"] = {"Content-Range": _CONTENT_RANGE}
     return {
         "operationId": f"list_{resource.name}_v{resource.api_version}",
         "summary": f"List {resource.name}",
-        "parameters": [
-            {"name": "limit", "in": "query", "schema": limit},
-            {"name": "offset", "in": "query", "schema": offset},
-        ],
+        "parameters": list(_parameters(resource)),
         **_common(resource),
-        "responses": {"200": _json("A page.", {"type": "array", "items": _DOCUMENT}), **_refusals(400, 401, 403, 404)},
+        "responses": {**answers, **_refusals(400, 401, 403, 404, 406, 416)},
     }
+
+
+def _parameters(resource: Resource) -> Iterator[dict[str, Any]]:
+    text = {"type": "string"}
+    sorts = ", ".join(dict.fromkeys((*resource.sorts, *resource.key)))
+    limit = {"type": "integer", "minimum": 0, "default": resource.default_limit}
+    offset = {"type": "integer", "minimum": 0, "maximum": MAX_OFFSET, "default": 0}
+    for name, schema, description in (
+        ("select", text, "Fields of the document, as in `id,name`, or `*` for all."),
+        ("order", text, f"Columns of {sorts}, as in `{resource.key[0]}.desc`; also `.nullsfirst`, `.nullslast`."),
+        ("limit", limit, f"The rows of the answer; more than {resource.max_limit} are never given."),
+        ("offset", offset, "The rows that are left out before."),
+    ):
+        yield {"name": name, "in": "query", "schema": schema, "description": description}
+    for column, operators in resource.filters.items():
+        known = "; ".join(f"`{operator}.` {_OPERATORS[operator]}" for operator in operators)
+        description = f"Of type {resource.columns[column]}. {known}. `not.` before it turns it round."
+        yield {"name": column, "in": "query", "schema": text, "description": description}
+    yield from (_RANGE, _PREFER)
 
 
 def _one(resource: Resource) -> dict[str, Any]:

@@ -4,13 +4,14 @@
 for. So nothing of a tenant is read before `set_tenant_context` has agreed, which raises and never answers false.
 A CTE or a join gives no such order: the planner may scan first, under whatever context the session has.
 
-The text is constant per (schema, API version, object), so every connection prepares it once. Identifiers come from the
-registry and the template only, and are quoted; every value is a parameter.
+The text is constant per (schema, API version, object, shape of the question), so every connection prepares it once.
+Identifiers and types come from the registry and the template only, and identifiers are quoted; every value is a
+parameter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
@@ -22,12 +23,18 @@ _GATE = "tenancy.set_tenant_context($1::uuid, $2::uuid, $3::bigint, {read_only},
 _READ = _GATE.format(read_only="true")
 _WRITE = _GATE.format(read_only="false")
 
-# $5 limit, $6 offset. The inner LIMIT keeps the aggregate's input in order.
+# $5 limit, $6 offset. The inner LIMIT keeps the aggregate's input in order. One value, a record, so that all of it
+# hangs on the gate: the documents, how many they are, and how many there would be without limit and offset.
 _LIST = """
 SELECT CASE WHEN {gate} THEN (
-    SELECT convert_to('[' || coalesce(string_agg(data::text, ','), '') || ']', 'UTF8')
-    FROM (SELECT data FROM {view} WHERE tenant_id = $1::uuid ORDER BY {order} LIMIT $5::bigint OFFSET $6::bigint) page
+    SELECT ROW(convert_to('[' || coalesce(string_agg({document}::text, ','), '') || ']', 'UTF8'), count(*), {total})
+    FROM (
+        SELECT data FROM {view} WHERE {conditions} ORDER BY {order} LIMIT $5::bigint OFFSET $6::bigint
+    ) page
 ) END"""
+_TOTAL = "(SELECT count(*) FROM {view} WHERE {conditions})"
+# $7 keys: those of them that the document has.
+_PICKED = "(SELECT coalesce(jsonb_object_agg(key, data -> key), '{}') FROM unnest($7::text[]) AS key WHERE data ? key)"
 
 # $5 id.
 _ONE = """
@@ -47,6 +54,11 @@ SELECT (result ->> 'success')::boolean, result ->> 'code', convert_to(result::te
 FROM (SELECT CASE WHEN {gate} THEN tenancy.call_once($6::text, {function}::text::regproc, $5::jsonb) END AS result
 ) called"""
 
+_COMPARISONS = {
+    "eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "like": "LIKE", "ilike": "ILIKE"
+}  # fmt: skip
+_IS = {"null": "NULL", "not_null": "NOT NULL", "true": "TRUE", "false": "FALSE"}
+
 BIND = "SELECT tenancy.set_tenant_context($1::uuid, $2::uuid, $3::bigint, $5::boolean, $4::text[])"
 
 
@@ -57,6 +69,60 @@ class Caller(NamedTuple):
     user_id: UUID | None
     epoch: int | None
     roles: Sequence[str]
+
+
+class Condition(NamedTuple):
+    """One comparison of a column. Its value is a parameter: text that is read as `type`, the very type of the column.
+
+    No other comparison uses an index under row-level security. `in` takes a list of values, and `is` none: the `state`
+    (null, not_null, true or false) is part of the condition.
+    """
+
+    column: str
+    operator: str
+    type: str
+    negated: bool = False
+    state: str | None = None
+
+
+class Sort(NamedTuple):
+    """A column of the order; nulls come where PostgreSQL puts them, last in a rising order, unless it is said."""
+
+    column: str
+    descending: bool = False
+    nulls_first: bool | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Sort:
+        """A column as a template writes it: "-created_at" is descending."""
+        return cls(text.removeprefix("-"), text.startswith("-"))
+
+
+class Shape(NamedTuple):
+    """What is asked of a resource, apart from the values."""
+
+    order: tuple[Sort, ...]
+    conditions: tuple[Condition, ...] = ()
+    picked: bool = False  # of each document only some keys
+    counted: bool = False  # also how many rows there are in all
+
+
+class Listing(NamedTuple):
+    """A shape with its values: those of the conditions, in their order without `is`, and limits in rows."""
+
+    shape: Shape
+    limit: int
+    offset: int = 0
+    keys: tuple[str, ...] = ()
+    values: tuple[str | tuple[str, ...], ...] = ()
+
+
+class Page(NamedTuple):
+    """`body` is a JSON array of `rows` documents; `total` is None unless it was asked for."""
+
+    body: bytes
+    rows: int
+    total: int | None
 
 
 class MutationResult(NamedTuple):
@@ -73,14 +139,14 @@ async def read_list(
     schema: str,
     api_version: int,
     resource: str,
-    order: tuple[str, ...],
-    limit: int,
-    offset: int = 0,
-) -> bytes:
-    """A JSON array of the `data` documents, in `order`."""
-    statement = list_statement(schema, api_version, resource, order)
-    body: bytes = await connection.fetchval(statement, *caller, limit, offset)
-    return body
+    listing: Listing,
+) -> Page:
+    """The `data` documents that `listing` asks for."""
+    shape, limit, offset, keys, values = listing
+    statement = list_statement(schema, api_version, resource, shape)
+    picked = (keys,) if shape.picked else ()
+    row = await connection.fetchval(statement, *caller, limit, offset, *picked, *values)
+    return Page(row[0], row[1], row[2])
 
 
 async def read_one(
@@ -121,8 +187,17 @@ def bind(connection: Connection, caller: Caller, *, read_only: bool = False) -> 
 
 
 @lru_cache(maxsize=8192)
-def list_statement(schema: str, api_version: int, resource: str, order: tuple[str, ...]) -> str:
-    return _LIST.format(gate=_READ, view=_object(schema, api_version, resource), order=_order_by(order))
+def list_statement(schema: str, api_version: int, resource: str, shape: Shape) -> str:
+    view = _object(schema, api_version, resource)
+    conditions = " AND ".join(("tenant_id = $1::uuid", *_conditions(shape)))
+    return _LIST.format(
+        gate=_READ,
+        document=_PICKED if shape.picked else "data",
+        total=_TOTAL.format(view=view, conditions=conditions) if shape.counted else "NULL::bigint",
+        view=view,
+        conditions=conditions,
+        order=", ".join(map(_sorted_by, shape.order)),
+    )
 
 
 @lru_cache(maxsize=8192)
@@ -145,8 +220,22 @@ def _object(schema: str, api_version: int, name: str) -> str:
     return f"{_quoted(f'{schema}__api_v{api_version}')}.{_quoted(name)}"
 
 
-def _order_by(order: tuple[str, ...]) -> str:
-    return ", ".join(_quoted(column[1:]) + " DESC" if column.startswith("-") else _quoted(column) for column in order)
+def _conditions(shape: Shape) -> Iterator[str]:
+    parameter = 8 if shape.picked else 7
+    for column, operator, type_, negated, state in shape.conditions:
+        if state is not None:
+            text = f"{_quoted(column)} IS {_IS[state]}"
+        elif operator == "in":
+            text = f"{_quoted(column)} = ANY (${parameter}::text[]::{type_}[])"
+        else:
+            text = f"{_quoted(column)} {_COMPARISONS[operator]} ${parameter}::text::{type_}"
+        parameter += state is None
+        yield f"NOT ({text})" if negated else text
+
+
+def _sorted_by(sort: Sort) -> str:
+    nulls = "" if sort.nulls_first is None else " NULLS FIRST" if sort.nulls_first else " NULLS LAST"
+    return _quoted(sort.column) + (" DESC" if sort.descending else "") + nulls
 
 
 def _quoted(identifier: str) -> str:

@@ -24,14 +24,18 @@ class Since(_Strict):
     since: Annotated[int, Field(ge=1)] = 1
 
 
+# The types that a column may be filtered by. A comparison uses an index only with a value of the very type.
+ColumnType = Literal["uuid", "text", "boolean", "integer", "bigint", "numeric", "date", "timestamptz"]
 Operator = Literal["eq", "neq", "gt", "gte", "lt", "lte", "in", "is", "like", "ilike"]
+# What a query string says otherwise than by a column's name; `columns` and `on_conflict` belong to writes in PostgREST.
+RESERVED_PARAMETERS = frozenset({"select", "order", "limit", "offset", "and", "or", "not", "columns", "on_conflict"})
 ViewerClass = Literal["public", "self", "moderator", "admin"]
 
 
 class DeclaredResource(_Strict):
-    """A view of the API schemas: `columns` beside `data`, a total order, limits in rows."""
+    """A view of the API schemas: `columns` beside `data` with their types, a total order, limits in rows."""
 
-    columns: tuple[Identifier, ...]
+    columns: dict[Identifier, ColumnType]
     # The order when a caller names none; "-created_at" is descending.
     order: tuple[Annotated[str, StringConstraints(pattern=f"^-?{IDENTIFIER.pattern}$")], ...]
     # The columns that a page may be sorted by, in both directions; `key` is appended, so that each order is total.
@@ -55,6 +59,15 @@ class DeclaredResource(_Strict):
                 raise ValueError(f"{place} must name declared columns, not {sorted(unknown)}")
         if not self.order:
             raise ValueError("order must name declared columns")
+        return self
+
+    @model_validator(mode="after")
+    def _filters_fit_their_columns(self) -> DeclaredResource:
+        if taken := RESERVED_PARAMETERS & set(self.filters):
+            raise ValueError(f"filters must not be named like other parameters: {sorted(taken)}")
+        for column, operators in self.filters.items():
+            if {"like", "ilike"} & set(operators) and self.columns[column] != "text":
+                raise ValueError(f"the filter {column} has a pattern, which only a column of type text can match")
         return self
 
 

@@ -19,12 +19,15 @@ _API_FILE = re.compile(r"api_v(\d+)\.sql")
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A view of one API version: `columns` are beside `data`, `-` in `order` means descending, limits are in rows."""
+    """A view of one API version: `columns` beside `data` with types, `-` in `order` is descending, limits in rows."""
 
     name: str
     api_version: int
-    columns: tuple[str, ...]
+    columns: Mapping[str, str]
     order: tuple[str, ...]
+    sorts: tuple[str, ...]
+    key: tuple[str, ...]
+    filters: Mapping[str, tuple[str, ...]]
     default_limit: int
     max_limit: int
     deprecation: Deprecation | None  # of the whole resource, or of its API version
@@ -112,6 +115,9 @@ class Template:
             api_version=api_version,
             columns=declared.columns,
             order=declared.order,
+            sorts=declared.sorts,
+            key=declared.key,
+            filters=declared.filters,
             default_limit=declared.default_limit,
             max_limit=declared.max_limit,
             deprecation=_first_to_go(entry for entry in present if entry.field is None),

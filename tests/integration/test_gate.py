@@ -12,28 +12,23 @@ import pytest
 from control_plane.pools import gate
 from control_plane.pools.connect import connect
 from control_plane.pools.requests import RequestPools
-from control_plane.templates import Resource
 from tests.support.members import Member, Members
 
 MODES = ("shared", "schema", "database")
 
 
-def resource(members: Members, name: str = "projects") -> Resource:
-    return members.template.resource(name, api_version=1, pattern_version=members.template.latest)
+def listing(members: Members, limit: int = 100, offset: int = 0) -> gate.Listing:
+    resource = members.template.resource("projects", api_version=1, pattern_version=members.template.latest)
+    return gate.Listing(gate.Shape(tuple(map(gate.Sort.of, resource.order))), limit, offset)
 
 
 async def names(members: Members, connection: asyncpg.Connection, member: Member, **page: int) -> list[str]:
-    body = await gate.read_list(
-        connection,
-        member.caller,
-        member.home.schema_name,
-        1,
-        "projects",
-        resource(members).order,
-        page.get("limit", 100),
-        page.get("offset", 0),
+    read = await gate.read_list(
+        connection, member.caller, member.home.schema_name, 1, "projects", listing(members, **page)
     )
-    return [document["name"] for document in json.loads(body)]
+    documents = json.loads(read.body)
+    assert (read.rows, read.total) == (len(documents), None)
+    return [document["name"] for document in documents]
 
 
 async def create(connection: asyncpg.Connection, member: Member, name: str) -> dict[str, Any]:
@@ -87,7 +82,7 @@ async def test_reads_are_a_result_over_an_init_plan_behind_the_gate(
     member = await members.add("acme")
     schema = member.home.schema_name
     statement, extra = (
-        (gate.list_statement(schema, 1, "projects", resource(members).order), (10, 0))
+        (gate.list_statement(schema, 1, "projects", listing(members).shape), (10, 0))
         if kind == "list"
         else (gate.one_statement(schema, 1, "projects"), (uuid4(),))
     )
@@ -110,7 +105,7 @@ async def test_reads_are_a_result_over_an_init_plan_behind_the_gate(
 
 async def test_list_aggregates_a_sorted_page(members: Members, pools: RequestPools) -> None:
     member = await members.add("acme")
-    statement = gate.list_statement(member.home.schema_name, 1, "projects", resource(members).order)
+    statement = gate.list_statement(member.home.schema_name, 1, "projects", listing(members).shape)
     async with pools.connection(member.placement) as connection:
         explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *member.caller, 10, 0)
     (aggregate,) = [plan for plan in json.loads(explained)[0]["Plan"]["Plans"] if plan["Node Type"] == "Aggregate"]
@@ -181,7 +176,7 @@ async def test_no_context_survives_a_statement_even_a_failed_one(members: Member
             await gate.call_function(connection, member.caller, member.home.schema_name, 1, "create_project", "{nope")
         with pytest.raises(asyncpg.PostgresError):
             await gate.read_list(
-                connection, member.caller, member.home.schema_name, 1, "projects", resource(members).order, -1
+                connection, member.caller, member.home.schema_name, 1, "projects", listing(members, limit=-1)
             )
         assert await connection.fetchval(setting) == ""
         assert not connection.is_in_transaction()
@@ -206,13 +201,13 @@ async def test_the_gate_raises_and_never_answers_nothing(
 ) -> None:
     # attack 22
     member = await members.add("acme")
-    schema, order = member.home.schema_name, resource(members).order
+    schema = member.home.schema_name
     async with pools.connection(member.placement) as connection:
         project = await create(connection, member, "ours")
         await members.set_state(member, state)
         asking = member.caller._replace(**caller)
         for attempt in (
-            gate.read_list(connection, asking, schema, 1, "projects", order, 10),
+            gate.read_list(connection, asking, schema, 1, "projects", listing(members)),
             gate.read_one(connection, asking, schema, 1, "projects", project["id"]),
             gate.call_function(connection, asking, schema, 1, "create_project", '{"name": "late"}'),
         ):
@@ -227,14 +222,10 @@ async def test_a_home_serves_no_tenant_of_another_home(members: Members, pools: 
     async with pools.connection(other.placement) as connection:
         await create(connection, other, "other's")
         with pytest.raises(asyncpg.PostgresError) as raised:
-            await gate.read_list(
-                connection, acme.caller, other.home.schema_name, 1, "projects", resource(members).order, 10
-            )
+            await gate.read_list(connection, acme.caller, other.home.schema_name, 1, "projects", listing(members))
         assert raised.value.sqlstate == "TN404"
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await gate.read_list(
-                connection, other.caller, acme.home.schema_name, 1, "projects", resource(members).order, 10
-            )
+            await gate.read_list(connection, other.caller, acme.home.schema_name, 1, "projects", listing(members))
 
 
 async def test_a_read_only_call_cannot_write(members: Members, pools: RequestPools) -> None:

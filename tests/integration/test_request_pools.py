@@ -21,7 +21,7 @@ from tests.support.members import Member, Members
 from tests.support.proxy import open_proxy
 from tests.support.servers import Server
 
-ORDER = ("created_at", "id")
+LISTING = gate.Listing(gate.Shape((gate.Sort("created_at"), gate.Sort("id"))), limit=10)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ async def read(pools: RequestPools, member: Member, pause: float = 0.0) -> set[s
 
 
 async def read_on(connection: asyncpg.Connection, member: Member) -> set[str]:
-    body = await gate.read_list(connection, member.caller, member.home.schema_name, 1, "projects", ORDER, 10)
-    return {document["name"] for document in json.loads(body)}
+    page = await gate.read_list(connection, member.caller, member.home.schema_name, 1, "projects", LISTING)
+    return {document["name"] for document in json.loads(page.body)}
 
 
 async def create(pools: RequestPools, member: Member, name: str) -> None:

@@ -87,7 +87,7 @@ async def read(life: Life, said: Transcript, base: str) -> None:
     own = page.json()[0].get("id", NOBODY)
     for id_ in (own, NOBODY, "nonsense"):
         said.note(f"{base}/{'(own)' if id_ == own else id_}", await life.get(f"{base}/{id_}"))
-    for query in ("limit=1", "limit=1&offset=1", "limit=0", "name=eq.x"):
+    for query in ("limit=1", "limit=1&offset=1", "limit=0", "name=eq.x", "select=id", "created_at=gt.2001-02-03"):
         said.note(f"{base}?{query}", await life.get(f"{base}?{query}"))
 
 

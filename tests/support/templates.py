@@ -16,7 +16,7 @@ name = "sample"
 [[default_api]]
 api = 1
 [resources.things]
-columns = ["id"]
+columns = { id = "uuid" }
 order = ["id"]
 """
 
