@@ -76,31 +76,28 @@ async def test_a_page_is_what_limit_and_offset_say(members: Members, client: htt
 
 
 @pytest.mark.parametrize(
-    "query",
+    ("query", "parameter"),
     [
-        "limit=0",
-        "limit=1001",
-        "limit=-1",
-        "limit=abc",
-        "limit=",
-        "limit=1&limit=2",
-        "limit=%D9%A1",
-        "offset=99999999999999999999",
-        "offset=-1",
-        "select=*",
-        "order=id;select 1",
-        "tenant_id=eq.1",
-        "%00",
-        "=",
+        ("limit=-1", "limit"),
+        ("limit=abc", "limit"),
+        ("limit=", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("limit=%D9%A1", "limit"),
+        ("offset=99999999999999999999", "offset"),
+        ("offset=-1", "offset"),
+        ("order=id;select 1", "order"),
+        ("tenant_id=eq.1", "tenant_id"),
+        ("%00", "\0"),
+        ("=", ""),
     ],
 )
-async def test_other_parameters_are_refused_naming_what_is_allowed(
-    members: Members, client: httpx.AsyncClient, query: str
+async def test_a_parameter_that_makes_no_sense_is_refused_by_name(
+    members: Members, client: httpx.AsyncClient, query: str, parameter: str
 ) -> None:
     # attack 31
     member = await members.add("acme")
     body = problem(await client.get(f"/api/v1/projects?{query}", headers=as_(member)), 400, "invalid_input")
-    assert "limit" in f"{body['message']} {body['hint']}" or "offset" in body["message"]
+    assert body["errors"][0]["parameter"] == parameter
     assert (await client.get(f"/api/v1/projects/{uuid4()}?{query}", headers=as_(member))).status_code == 400
 
 

@@ -1,0 +1,122 @@
+"""An existing client of PostgREST, unchanged, against the running program: a tenant of each isolation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from postgrest import APIError, CountMethod, SyncPostgrestClient
+
+from tests.support.program import Program, free_port
+from tests.support.servers import temporary_home
+
+NAMES = ["ann", "Bob", "cy, d", 'e"f', "g(h)"]
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Program]:
+    with temporary_home() as home:
+        program, output = Program(home, free_port()), home.parent / "serve.log"
+        program.run("init")
+        with program.started("serve", output=output) as process:
+            program.wait_until_ready(process, output)
+            yield program
+
+
+@pytest.fixture(scope="module", params=["shared", "schema", "database"])
+def client(program: Program, request: pytest.FixtureRequest) -> Iterator[SyncPostgrestClient]:
+    """A client of a tenant with five users, the last of whom has a project beside four that nobody has."""
+    mode = request.param
+    program.run("tenant", "create", f"acme-{mode}", "--isolation", mode)
+    headers = program.token("--tenant", f"acme-{mode}")
+    with SyncPostgrestClient(f"{program.url}/api/v1", headers=headers) as opened:
+        for number, name in enumerate(NAMES):
+            user = call(opened, "create_user", {"email": f"{name.split()[0]}@example.com", "name": name})
+            owner = {"owner_id": user["user"]["id"]} if number == 4 else {}
+            call(opened, "create_project", {"name": name, **owner})
+        yield opened
+
+
+def call(client: SyncPostgrestClient, function: str, document: dict[str, Any]) -> Any:
+    result: Any = client.rpc(function, document).execute().data
+    assert result["success"]
+    return result["data"]
+
+
+def names(query: Any) -> list[str]:
+    return [row["name"] for row in query.execute().data]
+
+
+def projects(client: SyncPostgrestClient, *columns: str, **options: Any) -> Any:
+    return client.from_("projects").select(*columns or ("*",), **options)
+
+
+def test_list(client: SyncPostgrestClient) -> None:
+    assert names(projects(client)) == NAMES
+    assert projects(client, "name", "__typename").limit(1).execute().data == [{"name": "ann", "__typename": "Project"}]
+
+
+def test_filters(client: SyncPostgrestClient) -> None:
+    all_ = projects(client).execute().data
+    assert names(projects(client).eq("name", 'e"f')) == ['e"f']
+    assert names(projects(client).eq("id", all_[1]["id"])) == ["Bob"]
+    assert names(projects(client).in_("name", ["cy, d", 'e"f', "g(h)", "nobody"])) == NAMES[2:]
+    assert names(projects(client).not_.in_("name", NAMES[:4])) == NAMES[4:]
+    assert names(projects(client).is_("owner_id", None)) == NAMES[:4]
+    assert names(projects(client).not_.is_("owner_id", None)) == NAMES[4:]
+    assert names(projects(client).gt("created_at", "2001-02-03T04:05:06Z").eq("name", "ann")) == ["ann"]
+    assert names(projects(client).lt("created_at", "2001-02-03T04:05:06+00:00")) == []
+    users = client.from_("users").select("email")
+    assert [row["email"] for row in users.like("email", "*nn@%").execute().data] == ["ann@example.com"]
+    users = client.from_("users").select("email")
+    assert [row["email"] for row in users.ilike("email", "b*").execute().data] == ["Bob@example.com"]
+    users = client.from_("users").select("email")
+    assert len(users.neq("email", "ann@example.com").execute().data) == 4
+
+
+def test_order_and_range(client: SyncPostgrestClient) -> None:
+    assert names(projects(client).order("created_at", desc=True).limit(2)) == ["g(h)", 'e"f']
+    assert names(projects(client).order("created_at", nullsfirst=True).range(1, 2)) == NAMES[1:3]
+    assert names(projects(client).order("name", desc=True).order("id").offset(4)) != []
+
+
+def test_single(client: SyncPostgrestClient) -> None:
+    assert projects(client).eq("name", "Bob").single().execute().data["name"] == "Bob"
+    for query in (projects(client), projects(client).eq("name", "nobody")):
+        with pytest.raises(APIError) as raised:
+            query.single().execute()
+        assert raised.value.code == "PGRST116"
+    assert projects(client).eq("name", "nobody").maybe_single().execute() is None
+    assert projects(client).eq("name", "Bob").maybe_single().execute().data["name"] == "Bob"
+
+
+def test_count(client: SyncPostgrestClient) -> None:
+    page = projects(client, count=CountMethod.exact).limit(2).execute()
+    assert (len(page.data), page.count) == (2, 5)
+    assert projects(client, count=CountMethod.planned).is_("owner_id", None).execute().count == 4
+    head = projects(client, count=CountMethod.exact, head=True).execute()
+    assert (head.data, head.count) == ([], 5)
+
+
+def test_rpc(client: SyncPostgrestClient) -> None:
+    refused = client.rpc("create_project", {"name": ""})
+    with pytest.raises(APIError) as raised:
+        refused.execute()
+    assert raised.value.code == "invalid"
+
+
+def test_refusals_reach_the_caller(client: SyncPostgrestClient) -> None:
+    for query, said in (
+        (projects(client).eq("secret", 1), "The parameter secret is unknown here."),
+        (projects(client).eq("id", "1"), "The parameter id needs a uuid."),
+        (projects(client).or_("name.eq.ann,name.eq.Bob"), "The parameter or is a part of PostgREST's language"),
+        (projects(client, "id,owner(name)"), "The parameter select takes"),
+    ):
+        with pytest.raises(APIError) as raised:
+            query.execute()
+        assert raised.value.code == "invalid_input"
+        assert str(raised.value.message).startswith(said)
+    with pytest.raises(APIError) as raised:
+        client.from_("projects").insert({"name": "no"}).execute()
+    assert raised.value.code == "method_not_allowed"
