@@ -1,4 +1,4 @@
-"""Every example on a page of docs/patterns does what the page says."""
+"""Every example on a page of docs/patterns, and on that about the tenant API, does what the page says."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATTERNS = Path(__file__).resolve().parents[2] / "docs" / "patterns"
 PAGES = sorted(PATTERNS.glob("[0-9][0-9]-*.md"))
+EXAMPLES = [*PAGES, PATTERNS.parent / "tenant-api.md"]
 ROW = re.compile(r"^\| (\d+) \| [^|]+ \| (\w*) ?\| (?:\[[^|]+\]\(([^|)]+)\))? ?\|$", re.MULTILINE)
 ADA = ("ada@example.com", "Ada")  # the caller of all examples
 
@@ -152,7 +153,7 @@ async def test_the_sql_examples_of_a_page_run(page: Path, context: asyncpg.Conne
     await run_sql(read_page(page), context)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)
 async def test_the_http_examples_of_a_page_run(page: Path, calls: HttpRun) -> None:
     await calls.run(read_page(page))
 

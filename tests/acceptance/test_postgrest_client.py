@@ -52,6 +52,10 @@ def projects(client: SyncPostgrestClient, *columns: str, **options: Any) -> Any:
     return client.from_("projects").select(*columns or ("*",), **options)
 
 
+def users(client: SyncPostgrestClient) -> Any:
+    return client.from_("users").select("email")
+
+
 def test_list(client: SyncPostgrestClient) -> None:
     assert names(projects(client)) == NAMES
     assert projects(client, "name", "__typename").limit(1).execute().data == [{"name": "ann", "__typename": "Project"}]
@@ -67,12 +71,9 @@ def test_filters(client: SyncPostgrestClient) -> None:
     assert names(projects(client).not_.is_("owner_id", None)) == NAMES[4:]
     assert names(projects(client).gt("created_at", "2001-02-03T04:05:06Z").eq("name", "ann")) == ["ann"]
     assert names(projects(client).lt("created_at", "2001-02-03T04:05:06+00:00")) == []
-    users = client.from_("users").select("email")
-    assert [row["email"] for row in users.like("email", "*nn@%").execute().data] == ["ann@example.com"]
-    users = client.from_("users").select("email")
-    assert [row["email"] for row in users.ilike("email", "b*").execute().data] == ["Bob@example.com"]
-    users = client.from_("users").select("email")
-    assert len(users.neq("email", "ann@example.com").execute().data) == 4
+    assert users(client).like("email", "*nn@%").execute().data == [{"email": "ann@example.com"}]
+    assert users(client).ilike("email", "b*").execute().data == [{"email": "Bob@example.com"}]
+    assert len(users(client).neq("email", "ann@example.com").execute().data) == 4
 
 
 def test_order_and_range(client: SyncPostgrestClient) -> None:

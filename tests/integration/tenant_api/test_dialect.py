@@ -194,10 +194,10 @@ async def test_a_profile_is_left_aside(reader: Reader) -> None:
     assert (await reader.get("?name=eq.a", **profiles)).json()[0]["name"] == "a"
 
 
-def asked(members: Members, query: str, **shape: bool) -> gate.Listing:
+def asked_and_counted(members: Members, query: str) -> gate.Listing:
     found = members.template.resource("projects", api_version=1, pattern_version=members.template.latest)
     listing = parse_query(query.encode(), found)
-    return listing._replace(shape=listing.shape._replace(**shape))
+    return listing._replace(shape=listing.shape._replace(counted=True))
 
 
 @pytest.mark.parametrize("query", ["name=eq.a&order=name", "id=in.()&select=id", "created_at=gt.2026-01-01"])
@@ -206,7 +206,7 @@ async def test_a_question_is_an_init_plan_behind_the_gate_and_uses_the_index(
 ) -> None:
     # attack 21: also the count hangs on the gate
     member = await members.add("acme")
-    listing = asked(members, query, counted=True)
+    listing = asked_and_counted(members, query)
     statement = gate.list_statement(member.home.schema_name, 1, "projects", listing.shape)
     values = (*((listing.keys,) if listing.keys else ()), *listing.values)
     async with pools.connection(member.placement) as connection:
@@ -230,7 +230,7 @@ async def test_a_question_is_an_init_plan_behind_the_gate_and_uses_the_index(
 
 async def test_a_question_is_one_round_trip(server: Server, members: Members, pools: RequestPools) -> None:
     member = await members.add("acme")
-    listing = asked(members, "name=in.(a,b)&created_at=gt.2026-01-01&order=name.desc&select=id", counted=True)
+    listing = asked_and_counted(members, "name=in.(a,b)&created_at=gt.2026-01-01&order=name.desc&select=id")
     async with open_proxy(server) as proxy:
         async with members.databases.registry.begin() as session:
             cluster = await session.get_one(Cluster, members.cluster.id)
