@@ -67,7 +67,9 @@ class Job:
         """What the homes of a database share: else each would wait for the transaction of the one that brings it."""
         await install_extensions(connection, self.template)
         manifest = self.script(self.target - 1).manifest
-        await connection.execute(_NOTE, self.template.name, self.target, json.dumps(manifest))
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{int(self.lock_timeout * 1000)}ms'")
+            await connection.execute(_NOTE, self.template.name, self.target, json.dumps(manifest))
 
 
 @dataclass(slots=True)
