@@ -285,7 +285,7 @@ ATTACKS: dict[int, Attack] = {
         "SQL in names, filters, sorts and cursors",
         (
             f"{GATE}::test_names_are_quoted",
-            f"{API}/test_reads.py::test_other_parameters_are_refused_naming_what_is_allowed",
+            f"{API}/test_dialect.py::test_only_what_is_declared_may_be_named",
             f"{ROUTING}::test_parameters_are_data",
             f"{CURSORS}::test_a_cursor_that_was_changed_is_refused",
         ),
