@@ -119,7 +119,8 @@ async def test_a_late_commit_is_not_skipped(crowd: World) -> None:
 
         async def read() -> list[UUID]:
             """The keys of the two, as a reader gets them who goes on row by row."""
-            keys, position = [], ("0", FIRST)
+            keys: list[UUID] = []
+            position = ("0", FIRST)
             while True:
                 async with reader.transaction():
                     await reader.execute("SELECT tenancy.set_tenant_context($1, $2)", crowd.b.id, crowd.b.user_id)
