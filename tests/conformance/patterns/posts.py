@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from tests.conformance.patterns.undone import undone as undone_request
 from tests.conformance.world import Member, World, bind
 
 Result = dict[str, Any]  # of a mutation
@@ -38,13 +39,11 @@ async def undone(
     world: World, member: Member, user_id: UUID | None = None, roles: Sequence[str] = ()
 ) -> AsyncIterator[asyncpg.Connection]:
     """A transaction of a request that leaves nothing behind. Its user is Ada, one of the tenant's."""
-    async with world.request(member) as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await be(connection, member, user_id or member.user_id, roles)
+    async with undone_request(world, member, roles=roles) as connection:
+        if user_id is not None:
+            await be(connection, member, user_id, roles)
         await add_user(connection, member.user_id, "Ada")
         yield connection
-        await transaction.rollback()
 
 
 @asynccontextmanager
