@@ -138,6 +138,13 @@ class AdoptionNotFound(NotFound):
     code = "adoption_not_found"
 
 
+class RunNotFound(NotFound):
+    """There is no such migration run."""
+
+    code = "run_not_found"
+    hint = "cp migrate history lists them."
+
+
 class TemplateNotFound(NotFound):
     """There is no such template, or it has no such version."""
 
@@ -232,6 +239,12 @@ class VersionConflict(Conflict):
     """The pattern version does not fit the home's."""
 
     code = "version_conflict"
+
+
+class RunFinished(Conflict):
+    """The migration run is over."""
+
+    code = "run_finished"
 
 
 class BeforeSunset(Conflict):

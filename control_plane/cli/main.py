@@ -15,6 +15,7 @@ from control_plane.cli import (
     env,
     init,
     migrate,
+    migrate_runs,
     serve,
     template,
     tenant,
@@ -38,7 +39,8 @@ app.add_typer(tenant.app, name="tenant")
 app.add_typer(adopt.app, name="adopt")
 app.add_typer(cutover.app, name="cutover")
 app.add_typer(template.app, name="template")
-migrate.register(app)
+app.command("migrate-all")(migrate.migrate_all_command)
+app.add_typer(migrate_runs.app, name="migrate")
 app.command("deprecations")(deprecations.deprecations)
 app.command("token")(token.token)
 app.command("env")(env.env)

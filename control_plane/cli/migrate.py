@@ -1,34 +1,39 @@
-"""`cp migrate-all` and `cp migrate status`: one template version for the whole fleet."""
+"""`cp migrate-all`: one template version for the whole fleet."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
-from control_plane.cli.migrate_report import JsonReport, LineReport, Report, ScreenReport, print_plan, print_plan_json
-from control_plane.cli.output import print_json, print_table
+from control_plane.cli.durations import parse_duration, parse_percentage
+from control_plane.cli.migrate_json import JsonReport, print_plan_json
+from control_plane.cli.migrate_report import LineReport, Report, ScreenReport, print_plan
 from control_plane.cli.run import ACTOR, Json, run
-from control_plane.migrator import Options, RunResult, VersionCount, fleet_versions, migrate_all, plan_migration
-from control_plane.migrator.plan import Plan, Unreached
-from control_plane.service import open_control_plane
+from control_plane.migrator import (
+    Options,
+    Plan,
+    RunResult,
+    Wave,
+    migrate_all,
+    plan_migration,
+    plan_waves,
+    read_policy,
+)
+from control_plane.service import ControlPlane, open_control_plane
 from control_plane.settings import Settings
+from control_plane.templates import Template
 
-_EXIT_CODES = {"done": 0, "failed": 1, "halted": 3}
-
-migrate = typer.Typer(no_args_is_help=True, help="Look at the versions of the fleet.")
+_EXIT_CODES = {"done": 0, "failed": 1, "halted": 3, "aborted": 3}
+_CONFIG = Path("migrate.toml")
 
 TemplateName = Annotated[str | None, typer.Option("--template", help="The template; CP_TEMPLATE when absent.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add `migrate-all` and `migrate` to the program."""
-    app.command("migrate-all")(migrate_all_command)
-    app.add_typer(migrate, name="migrate")
 
 
 def migrate_all_command(
@@ -43,6 +48,18 @@ def migrate_all_command(
         int | None, typer.Option(min=1, help="Homes at a time per cluster; CP_MIGRATE_CONCURRENCY when absent.")
     ] = None,
     halt_failures: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N failed homes.")] = None,
+    halt_rate: Annotated[
+        str | None, typer.Option(metavar="P%", help="Stop when more than P% of the latest 200 homes failed.")
+    ] = None,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Wait after each wave until `cp migrate resume` is said.")
+    ] = False,
+    max_duration: Annotated[
+        str | None, typer.Option(metavar="90s|15m|2h", help="Take no further home after this time.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Waves and halting; migrate.toml when there is one.", show_default=False)
+    ] = None,
     override_sunset: Annotated[
         str | None,
         typer.Option(metavar="REASON", help="Let a version remove before its sunset; the reason is recorded."),
@@ -52,6 +69,7 @@ def migrate_all_command(
 ) -> None:
     """Bring every tenant to one template version.
 
+    Homes go in waves: internal tenants, canaries of each kind, a few per cent, the rest, the largest, shared homes.
     A home that cannot go stays where it was and is named; run again to try it again, or to go on after an interruption.
 
     Exit 0: done or nothing to do. 1: some homes failed or were not reached. 2: refused, nothing was done. 3: halted.
@@ -60,34 +78,45 @@ def migrate_all_command(
         raise typer.BadParameter(f"unexpected: {' '.join(more)}")
     if override_sunset is not None and not override_sunset.strip():
         raise typer.BadParameter("--override-sunset needs a reason")
-    options = Options(
-        target=to,
-        only=[slug for given in (*(only or ()), *(more or ())) for slug in given.split(",") if slug],
-        concurrency=concurrency,
-        halt_failures=halt_failures,
-        override_sunset=override_sunset,
-        actor=ACTOR,
-    )
+
+    def options() -> Options:
+        return Options(
+            target=to,
+            only=[slug for given in (*(only or ()), *(more or ())) for slug in given.split(",") if slug],
+            concurrency=concurrency,
+            policy=read_policy(config or (_CONFIG if _CONFIG.is_file() else None)),
+            halt_failures=halt_failures,
+            halt_rate=None if halt_rate is None else parse_percentage(halt_rate),
+            approve=approve,
+            max_seconds=None if max_duration is None else parse_duration(max_duration),
+            override_sunset=override_sunset,
+            actor=ACTOR,
+        )
+
     if plan:
         _show_plan(options, template, json)
         return
+
+    async def work(settings: Settings) -> RunResult:
+        async with open_control_plane(settings) as plane:
+            return await migrate(plane, plane.templates[template or settings.template], options(), json=json)
+
+    raise typer.Exit(exit_code(run(work, as_json=json)))
+
+
+async def migrate(
+    plane: ControlPlane, template: Template, options: Options, *, run_id: UUID | None = None, json: bool
+) -> RunResult:
+    """Run and show it; the first SIGINT or SIGTERM drains, the second one cancels."""
     report: Report = JsonReport() if json else ScreenReport() if ScreenReport.suits() else LineReport()
-    result = run(lambda settings: _migrate(settings, options, template, report), as_json=json)
-    raise typer.Exit(_EXIT_CODES[result.status])
+    with _interrupts() as stop, report:
+        result = await migrate_all(plane.databases, template, options, run_id=run_id, stop=stop, listener=report.event)
+    report.end(result)
+    return result
 
 
-async def _migrate(settings: Settings, options: Options, template: str | None, report: Report) -> RunResult:
-    async with open_control_plane(settings) as plane:
-        with _interrupts() as stop, report:
-            result = await migrate_all(
-                plane.databases,
-                plane.templates[template or settings.template],
-                options,
-                stop=stop,
-                listener=report.event,
-            )
-        report.end(result)
-        return result
+def exit_code(result: RunResult) -> int:
+    return _EXIT_CODES[result.status]
 
 
 @contextmanager
@@ -112,36 +141,17 @@ def _interrupts() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-def _show_plan(options: Options, template: str | None, json: bool) -> None:
-    async def work(settings: Settings) -> Plan:
+def _show_plan(options: Callable[[], Options], template: str | None, json: bool) -> None:
+    async def work(settings: Settings) -> tuple[Plan, list[Wave]]:
         async with open_control_plane(settings) as plane:
-            return await plan_migration(plane.databases, plane.templates[template or settings.template], options)
+            given = options()
+            found = await plan_migration(plane.databases, plane.templates[template or settings.template], given)
+            return found, await plan_waves(plane.databases, given, found)
 
-    found = run(work, as_json=json)
+    found, waves = run(work, as_json=json)
     if json:
-        print_plan_json(found)
+        print_plan_json(found, waves)
     else:
-        print_plan(found)
+        print_plan(found, waves)
     if found.unreached:
-        raise typer.Exit(1)
-
-
-@migrate.command()
-def status(template: TemplateName = None, json: Json = False) -> None:
-    """How many homes of each cluster and isolation are at which version; exit 1 when a database did not answer."""
-
-    async def work(settings: Settings) -> tuple[list[VersionCount], list[Unreached]]:
-        async with open_control_plane(settings) as plane:
-            return await fleet_versions(plane.databases, template)
-
-    counts, unreached = run(work, as_json=json)
-    missing = [{"cluster": u.place.cluster.name, "database": u.place.database, "error": u.reason} for u in unreached]
-    if json:
-        print_json({"versions": counts, "unreached": missing})
-    else:
-        columns = ("cluster", "template", "isolation", "version", "homes", "tenants")
-        print_table(columns, ([getattr(count, column) for column in columns] for count in counts))
-        for each in missing:
-            typer.echo(f"not reached: {each['cluster']}, database {each['database']}: {each['error']}", err=True)
-    if missing:
         raise typer.Exit(1)

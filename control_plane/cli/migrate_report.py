@@ -1,34 +1,25 @@
-"""What `migrate-all` shows while it runs: bars on a terminal, a few lines in a log, one JSON line per home.
-
-JSON lines, each with an `event`:
-  plan  template, target, homes (behind), current, ahead, building, deleting [slug],
-        groups [{cluster, isolation, from, homes, tenants}], unreached [{cluster, database, error}]
-  home  cluster, tenant (slug, null for a shared home), home, isolation, from, to, status (done, failed, skipped),
-        sqlstate, error, milliseconds, attempts, rows (that the version wrote), objects {tables, views, indexes,
-        functions: [names that it created or changed]}; both null where this run did not do or did not hear it
-  run   run, template, target, status (done, failed, halted), done, failed, skipped, left, current, seconds
-"""
+"""What `migrate-all` shows people while it runs: bars on a terminal, a few lines in a log."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from time import monotonic
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult
+from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult, Started, Waiting, Wave, WaveBegun
 
 _FAILURES_SHOWN = 100
 _NAMES_SHOWN = 20  # of each kind
 _SECONDS_BETWEEN_LINES = 5.0
-_OUTCOMES = {"done": "done", "failed": "incomplete", "halted": "halted"}
+_OUTCOMES = {"done": "done", "failed": "incomplete", "halted": "halted", "aborted": "aborted"}
 
 
 class Report(Protocol):
@@ -38,39 +29,6 @@ class Report(Protocol):
     ) -> None: ...
     def event(self, event: Event) -> None: ...
     def end(self, result: RunResult) -> None: ...
-
-
-class JsonReport:
-    """One line per event on stdout."""
-
-    def __enter__(self) -> JsonReport:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        sys.stdout.flush()
-
-    def event(self, event: Event) -> None:
-        _print_line(_plan_document(event.plan) if isinstance(event, Planned) else _home_document(event))
-
-    def end(self, result: RunResult) -> None:
-        _print_line(
-            {
-                "event": "run",
-                "run": str(result.run_id) if result.run_id else None,
-                "template": result.template,
-                "target": result.target,
-                "status": result.status,
-                "done": result.done,
-                "failed": result.failed,
-                "skipped": result.skipped,
-                "left": result.left,
-                "current": result.current,
-                "seconds": round(result.seconds, 3),
-            }
-        )
-        sys.stdout.flush()
 
 
 class _Tally:
@@ -122,6 +80,9 @@ class LineReport:
             if event.plan.homes:
                 typer.echo(str(event.plan))
             self._spoke = monotonic()
+            return
+        if not isinstance(event, HomeResult):
+            typer.echo(_news(event))
             return
         self._counts[event.status] += 1
         self._tally.add(event)
@@ -181,8 +142,10 @@ class ScreenReport:
     def event(self, event: Event) -> None:
         if isinstance(event, Planned):
             self._plan(event.plan)
-        else:
+        elif isinstance(event, HomeResult):
             self._home(event)
+        else:
+            self._progress.console.print(Text(_news(event)))
 
     def _plan(self, plan: Plan) -> None:
         if not plan.homes:
@@ -220,16 +183,13 @@ class ScreenReport:
         self._console.print(Text("\n".join([_summary(result), *self._tally.lines()])))
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan, waves: Sequence[Wave]) -> None:
     """The plan for people."""
     typer.echo(str(plan))
+    if len(waves) > 1:
+        typer.echo(f"waves: {', '.join(f'{wave.name} {len(wave.homes)}' for wave in waves)}")
     for line in _remarks(plan):
         typer.echo(line)
-
-
-def print_plan_json(plan: Plan) -> None:
-    """The plan as one JSON line."""
-    _print_line(_plan_document(plan))
 
 
 def _summary(result: RunResult) -> str:
@@ -247,6 +207,7 @@ def _summary(result: RunResult) -> str:
             )
             if number
         )
+        head += f"\nit stopped because {result.reason}" if result.reason else ""
     return "\n".join([head, *_remarks(result.plan)])
 
 
@@ -264,56 +225,14 @@ def _remarks(plan: Plan) -> list[str]:
     return remarks
 
 
+def _news(event: Started | WaveBegun | Waiting) -> str:
+    if isinstance(event, Started):
+        return f"run {event.run_id}"
+    if isinstance(event, WaveBegun):
+        return f"wave {event.name}: {event.homes} homes"
+    return f"wave {event.name} is through; to go on: cp migrate resume {str(event.run_id)[:8]}"
+
+
 def _failure(result: HomeResult) -> str:
     code = f" [{result.sqlstate}]" if result.sqlstate else ""
     return f"failed: {result.label} on {result.cluster} stays at version {result.from_version}: {result.error}{code}"
-
-
-def _plan_document(plan: Plan) -> dict[str, Any]:
-    return {
-        "event": "plan",
-        "template": plan.template.name,
-        "target": plan.target,
-        "homes": len(plan.homes),
-        "current": plan.current,
-        "ahead": plan.ahead,
-        "building": plan.building,
-        "deleting": list(plan.deleting),
-        "groups": [
-            {
-                "cluster": group.cluster,
-                "isolation": group.isolation,
-                "from": group.from_version,
-                "homes": group.homes,
-                "tenants": group.tenants,
-            }
-            for group in plan.groups
-        ],
-        "unreached": [
-            {"cluster": each.place.cluster.name, "database": each.place.database, "error": each.reason}
-            for each in plan.unreached
-        ],
-    }
-
-
-def _home_document(result: HomeResult) -> dict[str, Any]:
-    return {
-        "event": "home",
-        "cluster": result.cluster,
-        "tenant": result.slug,
-        "home": str(result.home_id),
-        "isolation": result.isolation,
-        "from": result.from_version,
-        "to": result.to_version,
-        "status": result.status,
-        "sqlstate": result.sqlstate,
-        "error": result.error,
-        "milliseconds": result.milliseconds,
-        "attempts": result.attempts,
-        "rows": result.touched.rows if result.touched else None,
-        "objects": result.touched.objects if result.touched else None,
-    }
-
-
-def _print_line(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")

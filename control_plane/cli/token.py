@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
 
+from control_plane.cli.durations import parse_duration
 from control_plane.cli.run import run
 from control_plane.errors import InvalidInput
 from control_plane.identity.issuers import development_issuer
@@ -14,8 +14,6 @@ from control_plane.identity.tokens import mint_platform_token, mint_tenant_token
 from control_plane.service import complete, open_control_plane
 from control_plane.settings import Settings
 from control_plane.tenants.records import get_tenant
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def token(
@@ -31,7 +29,7 @@ def token(
     """Print a bearer token and nothing else."""
 
     async def work(settings: Settings) -> str:
-        seconds = parse_ttl(ttl)
+        seconds = parse_duration(ttl)
         if platform == (tenant is not None):
             raise InvalidInput("Say whose token: --tenant SLUG or --platform.")
         issuer = development_issuer(complete(settings))
@@ -42,11 +40,3 @@ def token(
         return mint_tenant_token(issuer, record.id, subject, role or [], seconds)
 
     typer.echo(run(work))
-
-
-def parse_ttl(text: str) -> int:
-    """Seconds of a duration such as 90s, 15m, 1h or 7d."""
-    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
-    if match is None:
-        raise InvalidInput(f"'{text}' is no duration.", hint="A number and a unit: 90s, 15m, 1h, 7d.")
-    return int(match[1]) * _UNITS[match[2]]

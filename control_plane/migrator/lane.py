@@ -18,6 +18,7 @@ from control_plane.isolation.extensions import install_extensions
 from control_plane.migrator.explain import Explainer
 from control_plane.migrator.link import Link
 from control_plane.migrator.plan import DueHome
+from control_plane.migrator.reins import Reins
 from control_plane.migrator.results import HomeResult, Touched
 from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, pause, sqlstate_of
 from control_plane.pools.connect import UNREACHABLE
@@ -38,21 +39,21 @@ _VERSION = "SELECT version FROM tenancy.homes WHERE id = $1"
 
 
 class Job:
-    """What all lanes of a run share. `report` takes each outcome, once per home; `stop` drains."""
+    """What all lanes of a run share. `report` takes each outcome, once per home; `reins` hold back."""
 
     def __init__(
         self,
         databases: Databases,
         template: Template,
         target: int,
-        stop: asyncio.Event,
+        reins: Reins,
         report: Callable[[HomeResult], None],
     ) -> None:
         self.databases = databases
         self.template = template
         self.target = target
         self.lock_timeout = databases.settings.lock_timeout
-        self.stop = stop
+        self.reins = reins
         self.report = report
         self.explainer = Explainer()
         self._scripts: dict[int, Script] = {}
@@ -115,24 +116,17 @@ class Lane:
 
     async def _take(self) -> _Task | None:
         """The next home; None when there is none. A home that another worker holds comes back through that worker."""
-        while not self._job.stop.is_set():
+        while await self._job.reins.ready():
             if self._later and (not self._fresh or self._later[0][0] <= monotonic()):
                 wait = self._later[0][0] - monotonic()
                 if wait <= 0:
                     return heapq.heappop(self._later)[2]
-                await self._sleep(wait)
+                await self._job.reins.sleep(wait)
             elif self._fresh:
                 return self._fresh.popleft()
             else:
                 return None
         return None
-
-    async def _sleep(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._job.stop.wait()
-        except TimeoutError:
-            pass
 
     async def _migrate(self, link: Link, task: _Task) -> None:
         home, job = task.home, self._job
@@ -161,7 +155,7 @@ class Lane:
             if self._losses >= _LOSSES:
                 self._give_up(task, error)
                 return
-            await self._sleep(min(0.2 * 2**self._losses, 5.0))
+            await self._job.reins.sleep(min(0.2 * 2**self._losses, 5.0))
         else:
             self._losses = 0
         if task.attempt + 1 >= ATTEMPTS or verdict is Verdict.FAIL:

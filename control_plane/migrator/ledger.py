@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 
 from control_plane.errors import ClusterUnavailable
+from control_plane.migrator.plan import DueHome
 from control_plane.migrator.results import HomeResult
 from control_plane.pools.databases import Databases
 from control_plane.registry import runs
@@ -27,6 +28,21 @@ class Ledger:
     run_id: UUID
     _waiting: list[HomeResult] = field(default_factory=list)
 
+    async def plan(self, homes: Sequence[DueHome], target: int) -> None:
+        """Record what is to be done, so that it is known of a run that dies."""
+        rows = [
+            {
+                "home_id": home.home_id,
+                "cluster": home.place.cluster.name,
+                "tenant": home.slug,
+                "from_version": home.version,
+                "to_version": target,
+            }
+            for home in homes
+        ]
+        async with self.databases.registry.begin() as session:
+            await runs.record_plan(session, self.run_id, rows)
+
     def add(self, result: HomeResult) -> None:
         self._waiting.append(result)
 
@@ -35,9 +51,7 @@ class Ledger:
         while self._waiting:
             batch = self._waiting[:_LARGEST]
             async with self.databases.registry.begin() as session:
-                await runs.record_homes(
-                    session, self.run_id, [_row(result) for result in batch if result.status != "skipped"]
-                )
+                await runs.record_homes(session, self.run_id, [_row(result) for result in batch])
                 await runs.copy_versions(
                     session, {result.home_id: result.to_version for result in batch if result.status == "done"}
                 )
@@ -53,22 +67,16 @@ class Ledger:
 
 
 @asynccontextmanager
-async def open_ledger(databases: Databases, template: str, target: int, planned: int) -> AsyncIterator[Ledger]:
-    """A new run in the registry, written to while the block runs and flushed when it ends."""
-    async with databases.registry.begin() as session:
-        run = await runs.start_run(session, template, target, planned)
-    async with databases.engine.connect() as pooled:
-        connection = await pooled.execution_options(isolation_level="AUTOCOMMIT")
-        await runs.hold_run(connection, run.id)
-        ledger = Ledger(databases, run.id)
-        writer = asyncio.create_task(ledger.keep_flushing())
-        try:
-            yield ledger
-        finally:
-            writer.cancel()
-            await asyncio.wait([writer])
-            await ledger.flush()
-            await runs.let_go_run(connection, run.id)
+async def open_ledger(databases: Databases, run_id: UUID) -> AsyncIterator[Ledger]:
+    """The run's ledger, written to while the block runs and flushed when it ends."""
+    ledger = Ledger(databases, run_id)
+    writer = asyncio.create_task(ledger.keep_flushing())
+    try:
+        yield ledger
+    finally:
+        writer.cancel()
+        await asyncio.wait([writer])
+        await ledger.flush()
 
 
 def _row(result: HomeResult) -> dict[str, object]:

@@ -31,6 +31,7 @@ class DueHome:
     version: int
     slug: str | None  # of the tenant; None for a shared home
     tenants: int
+    pages: int = 0  # of 8 KiB, in its tables: as of the last VACUUM or ANALYZE
 
     @property
     def label(self) -> str:
@@ -82,13 +83,6 @@ class Plan:
             homes[key] += 1
             tenants[key] += home.tenants
         return [Group(*key, homes[key], tenants[key]) for key in sorted(homes)]
-
-    @property
-    def waves(self) -> list[tuple[DueHome, ...]]:
-        """Shared homes come last: they cannot be tried on one tenant first."""
-        dedicated = tuple(home for home in self.homes if home.isolation != "shared")
-        shared = tuple(home for home in self.homes if home.isolation == "shared")
-        return [wave for wave in (dedicated, shared) if wave]
 
     def __str__(self) -> str:
         if not self.homes:
@@ -196,8 +190,15 @@ def _assemble(
 def _due(place: Place, row: asyncpg.Record) -> DueHome:
     slug = None if row["isolation"] == "shared" else row["slug"]
     return DueHome(
-        place, row["home_id"], row["isolation"], row["schema_name"], row["version"], slug, row["tenants"]
-    )  # fmt: skip
+        place=place,
+        home_id=row["home_id"],
+        isolation=row["isolation"],
+        schema_name=row["schema_name"],
+        version=row["version"],
+        slug=slug,
+        tenants=row["tenants"],
+        pages=row["pages"],
+    )
 
 
 def _require_all(only: Sequence[str], answers: Sequence[_Answer], plan: Plan) -> None:

@@ -43,7 +43,30 @@ class Planned:
     plan: Plan
 
 
-Event = Planned | HomeResult
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The run is recorded under this id, by which operators name it."""
+
+    run_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class WaveBegun:
+    """A wave of so many homes begins."""
+
+    name: str
+    homes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The wave of this name is through, and the run waits until an operator lets it go on."""
+
+    run_id: UUID
+    name: str
+
+
+Event = Planned | Started | WaveBegun | Waiting | HomeResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +76,12 @@ class RunResult:
     run_id: UUID | None
     template: str
     target: int
-    status: Literal["done", "failed", "halted"]
+    status: Literal["done", "failed", "halted", "aborted"]
     done: int
     failed: int
     skipped: int
     left: int
     current: int  # homes that were at the target before
     seconds: float
+    reason: str | None  # why it was halted or aborted, unless its starter stopped it
     plan: Plan = field(repr=False)  # the first one; what it could not reach or left alone is part of the outcome

@@ -1,12 +1,14 @@
 """`migrate-all`: every home of a template to one version.
 
-State is in the databases, so a run that was killed is resumed by running again.
+State is in the databases, so a run that was killed is resumed by running again, and several runners may share one:
+what another has done is found done.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from time import monotonic
@@ -14,35 +16,29 @@ from typing import Literal
 from uuid import UUID
 
 from control_plane.isolation.tenancy_schema import latest_version
+from control_plane.migrator.halting import Halting
 from control_plane.migrator.lane import Job, Lane
+from control_plane.migrator.lease import Lease, hold
 from control_plane.migrator.ledger import Ledger, open_ledger
+from control_plane.migrator.options import Options
 from control_plane.migrator.plan import DueHome, Plan, make_plan
+from control_plane.migrator.reins import Reins
 from control_plane.migrator.removals import early_removals, record_override, require_sunset
-from control_plane.migrator.results import Event, HomeResult, Planned, RunResult
+from control_plane.migrator.results import Event, HomeResult, Planned, RunResult, Started, Waiting, WaveBegun
+from control_plane.migrator.smoke import smoke_home
 from control_plane.migrator.tenancy import bring_up
+from control_plane.migrator.waves import Wave, make_waves, one_wave
 from control_plane.pools.databases import Databases
 from control_plane.registry import runs, template_versions
+from control_plane.registry.fleet import labelled_homes
 from control_plane.templates import Template
 from control_plane.templates.release import refusal, release, require_clean
+
+Status = Literal["done", "failed", "halted", "aborted"]
 
 
 def _ignore(event: Event) -> None:
     return None
-
-
-@dataclass(slots=True)
-class Options:
-    """`only` are slugs; `concurrency` is homes at a time per cluster; `halt_failures` stops after that many.
-
-    `override_sunset` is the reason why something may go before its sunset; `actor` is who says so.
-    """
-
-    target: int | None = None
-    only: Sequence[str] = ()
-    concurrency: int | None = None
-    halt_failures: int | None = None
-    override_sunset: str | None = None
-    actor: str = "library"
 
 
 async def plan_migration(databases: Databases, template: Template, options: Options) -> Plan:
@@ -54,20 +50,31 @@ async def plan_migration(databases: Databases, template: Template, options: Opti
     return plan
 
 
+async def plan_waves(databases: Databases, options: Options, plan: Plan) -> list[Wave]:
+    """The homes of `plan` in the order in which they would run."""
+    if options.only:
+        return one_wave(plan.homes)
+    async with databases.registry() as session:
+        internal = await labelled_homes(session, plan.template.name, options.policy.internal) if plan.homes else set()
+    return make_waves(plan.homes, options.policy.waves, internal)
+
+
 async def migrate_all(
     databases: Databases,
     template: Template,
     options: Options,
     *,
+    run_id: UUID | None = None,
     stop: asyncio.Event | None = None,
     listener: Callable[[Event], None] = _ignore,
 ) -> RunResult:
     """Bring the homes of `template` to the target; a home that cannot go stays where it was and is reported.
 
-    Setting `stop` lets the homes in flight finish and ends the run as halted; cancelling the task cancels them, which
-    leaves them where they were. Raises as `plan_migration`, and `TemplateRefused`, before anything runs.
+    `run_id` names an open run to work on, beside its runner or in his place. Setting `stop` lets the homes in flight
+    finish and ends the run as halted; cancelling the task cancels them, which leaves them where they were. Raises as
+    `plan_migration`, and `TemplateRefused`, before anything runs.
     """
-    run = _Run(databases, template, options, stop or asyncio.Event(), listener)
+    run = _Run(databases, template, options, Reins(stop or asyncio.Event()), listener, run_id)
     return await run.execute()
 
 
@@ -76,12 +83,19 @@ class _Run:
     databases: Databases
     template: Template
     options: Options
-    stop: asyncio.Event
+    reins: Reins
     listener: Callable[[Event], None]
+    run_id: UUID | None
     counts: dict[str, int] = field(default_factory=lambda: {"done": 0, "failed": 0, "skipped": 0})
     seen: set[UUID] = field(default_factory=set)  # homes with an outcome
     planned: int = 0
     ledger: Ledger | None = None
+    halting: Halting = field(init=False)
+    trial: bool = False  # the present wave is one
+    migrated: list[UUID] = field(default_factory=list)  # homes of the present wave that this run has brought up
+
+    def __post_init__(self) -> None:
+        self.halting = Halting(self.options.halt)
 
     async def execute(self) -> RunResult:
         began = monotonic()
@@ -89,15 +103,10 @@ class _Run:
         await self._examine(plan)
         await self._release(plan)
         self.listener(Planned(plan))
-        if plan.homes:
-            async with open_ledger(self.databases, self.template.name, plan.target, len(plan.homes)) as ledger:
-                self.ledger = ledger
-                await self._work_off(plan)
-                await ledger.flush()
-                async with self.databases.registry.begin() as session:
-                    await runs.finish_run(session, ledger.run_id, self._status(plan))
+        if plan.homes or self.run_id is not None:
+            await self._record(plan)
         return RunResult(
-            run_id=self.ledger.run_id if self.ledger else None,
+            run_id=self.run_id,
             template=self.template.name,
             target=plan.target,
             status=self._status(plan),
@@ -107,8 +116,41 @@ class _Run:
             left=self.planned - len(self.seen),
             current=plan.current,
             seconds=monotonic() - began,
+            reason=self.reins.reason,
             plan=plan,
         )
+
+    async def _record(self, plan: Plan) -> None:
+        """Work the plan off, in the name of a run that the registry knows."""
+        if self.run_id is not None:
+            await self._settle(plan)
+        else:
+            async with self.databases.registry.begin() as session:
+                run = await runs.start_run(
+                    session,
+                    self.template.name,
+                    plan.target,
+                    len(plan.homes),
+                    actor=self.options.actor,
+                    options=self.options.recorded(),
+                )
+            self.run_id = run.id
+        self.listener(Started(self.run_id))
+        async with (
+            hold(self.databases, self.run_id, self.reins) as lease,
+            open_ledger(self.databases, self.run_id) as self.ledger,
+        ):
+            with _limited(self.reins, self.options.max_seconds):
+                await self._work_off(plan, lease)
+        async with self.databases.registry.begin() as session:
+            await runs.finish_run(session, self.run_id, self._status(plan), self.reins.reason)
+
+    async def _settle(self, plan: Plan) -> None:
+        """An earlier runner may have brought up more homes than he could record."""
+        assert self.run_id is not None
+        due = [home.home_id for home in plan.homes]
+        async with self.databases.registry.begin() as session:
+            await runs.settle_planned(session, self.run_id, due, [each.place.database for each in plan.unreached])
 
     async def _examine(self, plan: Plan) -> None:
         """Run what is new to a fleet once, on rows that nobody keeps: what does a version take away?
@@ -141,39 +183,82 @@ class _Run:
                 await release(session, self.template, plan.target)
             await runs.copy_versions(session, plan.copies)
 
-    async def _work_off(self, plan: Plan) -> None:
+    async def _work_off(self, plan: Plan, lease: Lease) -> None:
         """The plan, then whatever was provisioned meanwhile from an older version, until a sweep finds nothing."""
-        job = Job(self.databases, self.template, plan.target, self.stop, self._report)
-        while plan.homes:
-            self.planned += len(plan.homes)
-            for wave in plan.waves:
-                await self._run_wave(job, wave)
-            if self.stop.is_set():
+        job = Job(self.databases, self.template, plan.target, self.reins, self._report)
+        waves = await plan_waves(self.databases, self.options, plan)
+        while waves:
+            assert self.ledger is not None
+            await self.ledger.plan(plan.homes, plan.target)
+            self.planned += sum(len(wave.homes) for wave in waves)
+            for number, wave in enumerate(waves, 1):
+                await self._run_wave(job, wave, lease, last=number == len(waves))
+                if self.options.approve and number < len(waves) and not self.reins.stopped:
+                    await self._wait(lease, wave)
+            if self.reins.stopped:
                 return
             plan = await make_plan(
                 self.databases, self.template, plan.target, only=self.options.only, leave_out=self.seen
             )  # fmt: skip
+            waves = one_wave(plan.homes)
             if plan.homes:
                 self.listener(Planned(plan))
 
-    async def _run_wave(self, job: Job, homes: Sequence[DueHome]) -> None:
-        """All clusters at the same time, each within its own limit."""
+    async def _run_wave(self, job: Job, wave: Wave, lease: Lease, *, last: bool) -> None:
+        """All clusters at the same time, each within its own limit. A trial without others to spare is none."""
+        if self.reins.stopped:
+            return
+        self.listener(WaveBegun(wave.name, len(wave.homes)))
+        lease.wave, self.trial, self.migrated = wave.name, wave.trial, []
         workers = self.options.concurrency or self.databases.settings.migrate_concurrency
         async with asyncio.TaskGroup() as group:
-            for _, lane in groupby(homes, key=lambda home: home.place.cluster.id):
+            for _, lane in groupby(wave.homes, key=lambda home: home.place.cluster.id):
                 of_cluster = list(lane)
                 group.create_task(Lane(job, of_cluster[0].place.cluster, of_cluster).run(workers))
+        if wave.trial and not self.reins.stopped:
+            reason = (None if last else self.halting.judge_trial()) or await self._smoke(job.target, wave.homes)
+            if reason is not None:
+                self.reins.halt(reason)
+
+    async def _smoke(self, target: int, homes: Sequence[DueHome]) -> str | None:
+        """Call what is new, in the homes of a trial; why that fails."""
+        for home in homes:
+            if home.home_id in self.migrated:
+                complaint = await smoke_home(self.databases, self.template, target, home)
+                if complaint is not None:
+                    return f"smoke.sql of version {target} fails in {home.label}: {complaint}"
+        return None
+
+    async def _wait(self, lease: Lease, wave: Wave) -> None:
+        await lease.pause()
+        self.listener(Waiting(lease.run_id, wave.name))
+        await self.reins.ready()
 
     def _report(self, result: HomeResult) -> None:
         self.seen.add(result.home_id)
         self.counts[result.status] += 1
+        if result.status == "done":
+            self.migrated.append(result.home_id)
         if self.ledger is not None:
             self.ledger.add(result)
         self.listener(result)
-        if self.options.halt_failures is not None and self.counts["failed"] >= self.options.halt_failures:
-            self.stop.set()
+        if (reason := self.halting.judge(result, trial=self.trial)) is not None:
+            self.reins.halt(reason)
 
-    def _status(self, plan: Plan) -> Literal["done", "failed", "halted"]:
-        if self.stop.is_set():
-            return "halted"
+    def _status(self, plan: Plan) -> Status:
+        if self.reins.stopped:
+            return "aborted" if self.reins.aborted else "halted"
         return "failed" if self.counts["failed"] or plan.unreached else "done"
+
+
+@contextmanager
+def _limited(reins: Reins, seconds: float | None) -> Iterator[None]:
+    """Stops the run after so many seconds; None is no limit."""
+    timer = None
+    if seconds is not None:
+        timer = asyncio.get_running_loop().call_later(seconds, reins.halt, "its time is up")
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()

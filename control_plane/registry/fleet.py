@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.registry.models import Cluster, Home
+from control_plane.registry.models import Cluster, Home, Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +53,15 @@ async def read_fleet(session: AsyncSession, template: str | None, target: int = 
         Place(cluster, database) for cluster in clusters for database in (cluster.database, *own.get(cluster.id, ()))
     ]
     return Fleet(tuple(places), copies, building)
+
+
+async def labelled_homes(session: AsyncSession, template: str, labels: Mapping[str, str]) -> set[UUID]:
+    """The homes of `template` whose tenants have all of `labels`; none for no labels."""
+    if not labels:
+        return set()
+    query = (
+        select(Home.id)
+        .join(Tenant, Tenant.home_id == Home.id)
+        .where(Home.template == template, Tenant.labels.contains(dict(labels)))
+    )
+    return set(await session.scalars(query))

@@ -29,7 +29,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 ISOLATIONS = ("shared", "schema", "database")
 TENANT_STATUSES = ("provisioning", "active", "suspended", "deleting", "deleted")
 OPERATION_STATUSES = ("queued", "running", "succeeded", "failed")
-RUN_STATUSES = ("running", "done", "failed", "halted")
+RUN_STATUSES = ("running", "paused", "done", "failed", "halted", "aborted")
+RUN_WISHES = ("pause", "abort")
 ADOPTION_STATES = ("planned", "applying", "active", "removing")
 ADOPTED_TABLE_STATES = ("planned", "building", "filling", "active", "suspending", "suspended")
 STAGES = ("orm", "shadow", "views", "functions", "done")
@@ -209,10 +210,10 @@ class TemplateVersion(Base):
 
 
 class Run(Base):
-    """One `migrate-all`."""
+    """One `migrate-all`, with the runner or the runners that work on it."""
 
     __tablename__ = "runs"
-    __table_args__ = (_one_of("status", RUN_STATUSES),)
+    __table_args__ = (_one_of("status", RUN_STATUSES), _one_of("wish", RUN_WISHES))
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     template: Mapped[str]
@@ -221,6 +222,12 @@ class Run(Base):
     planned: Mapped[int] = mapped_column(server_default="0")
     done: Mapped[int] = mapped_column(server_default="0")
     failed: Mapped[int] = mapped_column(server_default="0")
+    options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # for whoever goes on with it
+    actor: Mapped[str] = mapped_column(server_default="library")
+    wave: Mapped[str | None]  # where it is
+    wish: Mapped[str | None]  # of an operator
+    reason: Mapped[str | None]  # why it stopped
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())  # of any of its runners
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
 
@@ -236,7 +243,7 @@ class RunHome(Base):
     tenant: Mapped[str | None]  # slug; None for shared homes
     from_version: Mapped[int]
     to_version: Mapped[int]
-    status: Mapped[str]  # done, failed
+    status: Mapped[str]  # planned, done, failed, skipped
     sqlstate: Mapped[str | None]
     error: Mapped[str | None]
     milliseconds: Mapped[int]

@@ -3,38 +3,128 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, bindparam, func, select, text, update
+from sqlalchemy import ARRAY, Text, Uuid, bindparam, case, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.types import Integer
 
+from control_plane.errors import RunNotFound
 from control_plane.registry.models import Home, Run, RunHome
 
-# A runner holds its run's session lock for as long as it lives, so a run without a holder has lost its runner.
-_HOLD = text("SELECT pg_advisory_lock(hashtextextended('cp.run:' || cast(:run AS text), 0))")
-_LET_GO = text("SELECT pg_advisory_unlock(hashtextextended('cp.run:' || cast(:run AS text), 0))")
+# A runner holds its run's session lock for as long as it lives, and says so every second: a run without a holder, or
+# whose holder's machine has gone silent, has lost its runner. Shared, since several may work on one run.
+_KEY = "hashtextextended('cp.run:' || cast(:run AS text), 0)"
+_HOLD = text(f"SELECT pg_advisory_lock_shared({_KEY})")
+_LET_GO = text(f"SELECT pg_advisory_unlock_shared({_KEY})")
+_IS_ALONE = text(f"SELECT pg_try_advisory_xact_lock({_KEY})")
 _CLOSE_ABANDONED = text(
     """
-    WITH running AS MATERIALIZED (SELECT id FROM runs WHERE status = 'running'),
+    WITH open AS MATERIALIZED (SELECT id, heartbeat_at FROM runs WHERE status IN ('running', 'paused')),
     abandoned AS MATERIALIZED (
-        SELECT id FROM running WHERE pg_try_advisory_xact_lock(hashtextextended('cp.run:' || id::text, 0))
+        SELECT id FROM open
+        WHERE heartbeat_at < now() - interval '15 seconds'
+           OR pg_try_advisory_xact_lock(hashtextextended('cp.run:' || id::text, 0))
     )
-    UPDATE runs SET status = 'halted', finished_at = now()
-    FROM abandoned WHERE runs.id = abandoned.id AND runs.status = 'running'
+    UPDATE runs SET status = 'halted', reason = 'its runner died', finished_at = now()
+    FROM abandoned WHERE runs.id = abandoned.id AND runs.status IN ('running', 'paused')
     """
 )
+_OPEN = ("running", "paused")
 
 
-async def start_run(session: AsyncSession, template: str, target: int, planned: int) -> Run:
+class Said(NamedTuple):
+    """What the registry says to a runner that says that it is alive."""
+
+    status: str
+    wish: str | None
+    reason: str | None
+
+
+class FailureGroup(NamedTuple):
+    """Homes that failed in the same way; `tenants` names a few of them, None for a shared home."""
+
+    sqlstate: str | None
+    error: str
+    homes: int
+    tenants: Sequence[str | None]
+
+
+async def start_run(
+    session: AsyncSession, template: str, target: int, planned: int, *, actor: str, options: dict[str, Any]
+) -> Run:
     """Record a new run; runs whose runner died are closed as halted."""
-    await session.execute(_CLOSE_ABANDONED)
-    run = Run(template=template, target=target, planned=planned)
+    await close_abandoned(session)
+    run = Run(template=template, target=target, planned=planned, actor=actor, options=options)
     session.add(run)
     await session.flush()
     return run
+
+
+async def close_abandoned(session: AsyncSession) -> None:
+    await session.execute(_CLOSE_ABANDONED)
+
+
+async def find(session: AsyncSession, ref: str) -> Run:
+    """A run by its id, by the beginning of it (4 characters or more), or `last`. Raises `RunNotFound`."""
+    query = select(Run).order_by(Run.started_at.desc()).limit(2)
+    if ref != "last":
+        if len(ref) < 4:
+            raise RunNotFound("Name a run by at least 4 characters of its id.")
+        query = query.where(func.starts_with(Run.id.cast(Text), ref.lower()))
+    found = (await session.scalars(query)).all()
+    if not found or (ref != "last" and len(found) > 1):
+        raise RunNotFound(f"There is no run {ref!r}." if not found else f"Several runs begin with {ref!r}.")
+    return found[0]
+
+
+async def latest(session: AsyncSession, limit: int) -> Sequence[Run]:
+    return (await session.scalars(select(Run).order_by(Run.started_at.desc()).limit(limit))).all()
+
+
+async def failures(session: AsyncSession, run_id: UUID, named: int = 5) -> list[FailureGroup]:
+    """By what went wrong, the most frequent first."""
+    homes = func.count().label("homes")
+    query = (
+        select(RunHome.sqlstate, RunHome.error, homes, func.array_agg(RunHome.tenant).label("tenants"))
+        .where(RunHome.run_id == run_id, RunHome.status == "failed")
+        .group_by(RunHome.sqlstate, RunHome.error)
+        .order_by(homes.desc(), RunHome.error)
+    )
+    rows = await session.execute(query)
+    return [FailureGroup(state, error or "", count, tenants[:named]) for state, error, count, tenants in rows]
+
+
+async def reopen(session: AsyncSession, run_id: UUID) -> None:
+    """A run that stopped goes on."""
+    changed = {"status": "running", "wish": None, "reason": None, "finished_at": None, "heartbeat_at": func.now()}
+    await session.execute(update(Run).where(Run.id == run_id, Run.status.not_in(_OPEN)).values(changed))
+
+
+async def wish(session: AsyncSession, run_id: UUID, what: str | None) -> None:
+    """What an operator wants of the run's runners: pause, abort, or None, which is to go on."""
+    await session.execute(update(Run).where(Run.id == run_id, Run.status.in_(_OPEN)).values(wish=what))
+
+
+async def beat(session: AsyncSession, run_id: UUID, wave: str | None) -> Said | None:
+    """Say that the run has a runner; None when there is no such run any more."""
+    paused = func.coalesce(Run.wish == "pause", False)
+    row = (
+        await session.execute(
+            update(Run)
+            .where(Run.id == run_id)
+            .values(
+                heartbeat_at=func.now(),
+                wave=func.coalesce(wave, Run.wave),
+                status=case((Run.status.not_in(_OPEN), Run.status), (paused, "paused"), else_="running"),
+            )
+            .returning(Run.status, Run.wish, Run.reason)
+            .execution_options(synchronize_session=False)
+        )
+    ).one_or_none()
+    return Said(*row) if row is not None else None
 
 
 async def hold_run(connection: AsyncConnection, run_id: UUID) -> None:
@@ -44,6 +134,67 @@ async def hold_run(connection: AsyncConnection, run_id: UUID) -> None:
 
 async def let_go_run(connection: AsyncConnection, run_id: UUID) -> None:
     await connection.execute(_LET_GO, {"run": str(run_id)})
+
+
+async def has_runner(session: AsyncSession, run_id: UUID) -> bool:
+    return not (await session.execute(_IS_ALONE, {"run": str(run_id)})).scalar_one()
+
+
+async def finish_run(session: AsyncSession, run_id: UUID, status: str, reason: str | None = None) -> None:
+    """Close the run as done, failed, halted or aborted; as done or failed only the last of its runners closes it."""
+    found: Any = status
+    if status in ("done", "failed"):
+        if await has_runner(session, run_id):
+            return
+        found = case((Run.failed > 0, "failed"), else_=status)
+    await session.execute(
+        update(Run)
+        .where(Run.id == run_id, Run.status.in_(_OPEN))
+        .values(status=found, reason=reason, wish=None, finished_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def record_plan(session: AsyncSession, run_id: UUID, homes: Sequence[Mapping[str, Any]]) -> None:
+    """Homes that are to be brought up: cluster, tenant, home_id, from_version and to_version of each."""
+    if not homes:
+        return
+    names = ("home_id", "cluster", "tenant", "from_version", "to_version")
+    planned = (
+        func.unnest(
+            *(
+                bindparam(name, [home[name] for home in homes], ARRAY(RunHome.__table__.c[name].type), unique=True)
+                for name in names
+            )
+        )
+        .table_valued(*names, name="planned")
+        .render_derived()
+    )
+    columns = ("run_id", *names, "status", "milliseconds")
+    rows = select(literal(run_id, Uuid), *(planned.c[name] for name in names), literal("planned"), literal(0))
+    await session.execute(insert(RunHome).from_select(columns, rows).on_conflict_do_nothing())
+
+
+async def settle_planned(session: AsyncSession, run_id: UUID, due: Sequence[UUID], unreached: Sequence[str]) -> None:
+    """Close what an earlier runner of the run had under way and could not record: what is not due any more is done.
+
+    Nothing is known of homes in the databases `unreached`.
+    """
+    open_homes = (RunHome.run_id == run_id, RunHome.status == "planned", RunHome.home_id.not_in(due))
+    done = select(Home.id).where(
+        Home.ready, Home.database.not_in(unreached), Home.pattern_version >= RunHome.to_version
+    )
+    gone = ~select(Home.id).where(Home.id == RunHome.home_id).exists()
+    await session.execute(
+        update(RunHome)
+        .where(*open_homes, done.where(Home.id == RunHome.home_id).exists())
+        .values(status="done")
+        .execution_options(synchronize_session=False)
+    )
+    await session.execute(
+        update(RunHome).where(*open_homes, gone).values(status="skipped").execution_options(synchronize_session=False)
+    )
+    await _count(session, run_id)
 
 
 async def record_homes(session: AsyncSession, run_id: UUID, outcomes: Sequence[Mapping[str, Any]]) -> None:
@@ -57,6 +208,10 @@ async def record_homes(session: AsyncSession, run_id: UUID, outcomes: Sequence[M
         statement.on_conflict_do_update(index_elements=sorted(key), set_=changed),
         [{"run_id": run_id, **outcome} for outcome in outcomes],
     )
+    await _count(session, run_id)
+
+
+async def _count(session: AsyncSession, run_id: UUID) -> None:
     done, failed = (
         select(func.count()).where(RunHome.run_id == run_id, RunHome.status == status).scalar_subquery()
         for status in ("done", "failed")
@@ -82,8 +237,3 @@ async def copy_versions(session: AsyncSession, versions: Mapping[UUID, int]) -> 
         .values(pattern_version=reached.c.version)
         .execution_options(synchronize_session=False)
     )
-
-
-async def finish_run(session: AsyncSession, run_id: UUID, status: str) -> None:
-    """Close the run as done, failed or halted."""
-    await session.execute(update(Run).where(Run.id == run_id).values(status=status, finished_at=func.now()))

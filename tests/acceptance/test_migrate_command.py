@@ -86,7 +86,8 @@ async def test_a_failed_home_is_named_with_its_reason_and_the_exit_code_is_1(fle
     await fleet.add("good")
     code, out, _ = await call(fleet, "migrate-all", "--json")
     assert code == 1
-    plan, *homes, run = events(out)
+    plan, started, wave, *homes, run = events(out)
+    assert (started["run"], wave["event"]) == (run["run"], "wave")
     assert (plan["event"], plan["homes"], plan["groups"][0]["from"]) == ("plan", 2, 1)
     assert {home["tenant"]: home["status"] for home in homes} == {"bad": "failed", "good": "done"}
     assert set(homes[0]) == {
@@ -117,11 +118,14 @@ async def test_an_interrupt_drains_and_exits_3(fleet: Fleet) -> None:
         await fleet.add(f"acme-{number}")
     process = await start(fleet, "migrate-all", "--json", "--concurrency", "1")
     assert process.stdout is not None
-    lines = [await process.stdout.readline(), await process.stdout.readline()]
+    lines: list[bytes] = []
+    while not lines or json.loads(lines[-1])["event"] != "home":
+        lines.append(await process.stdout.readline())
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     assert (process.returncode, err) == (3, b"")
-    *homes, run = events((b"".join(lines[1:]) + out).decode())
+    *said, run = events((b"".join(lines) + out).decode())
+    homes = [event for event in said if event["event"] == "home"]
     assert run["status"] == "halted"
     assert all(home["status"] == "done" for home in homes)
     assert len(homes) == run["done"] == 30 - run["left"] < 30
@@ -160,6 +164,30 @@ async def test_a_killed_run_leaves_nothing_half_applied_and_the_next_one_complet
     assert [await fleet.copied_version(home) for home in homes] == [3] * 30
     async with fleet.databases.registry() as session:
         runs = (await session.scalars(select(Run).order_by(Run.started_at))).all()
-        recorded = (await session.scalars(select(RunHome.home_id))).all()
+        recorded = (await session.scalars(select(RunHome.home_id).where(RunHome.status == "done"))).all()
     assert [run.status for run in runs] == ["halted", "done"]
     assert len(recorded) == len(set(recorded)), "no home was migrated twice"
+
+
+async def test_a_run_waits_for_approval_and_another_command_lets_it_go_on(fleet: Fleet) -> None:
+    await fleet.add("acme")
+    await fleet.add("common", "shared")
+    process = await start(fleet, "migrate-all", "--json", "--approve")
+    assert process.stdout is not None
+    said: list[dict[str, Any]] = []
+    while not said or said[-1]["event"] != "waiting":
+        said.append(json.loads(await process.stdout.readline()))
+    assert [event["event"] for event in said] == ["plan", "started", "wave", "home", "waiting"]
+    reference = said[1]["run"][:8]
+    code, out, err = await call(fleet, "migrate", "resume", reference)
+    assert (code, err) == (0, "")
+    assert said[1]["run"] in out
+    rest, err = (each.decode() for each in await process.communicate())
+    assert (process.returncode, err) == (0, "")
+    assert [(event["event"], event["status"]) for event in events(rest) if "status" in event] == [
+        ("home", "done"),
+        ("run", "done"),
+    ]
+    code, out, _ = await call(fleet, "migrate", "watch", reference, "--json")
+    assert (code, json.loads(out)["status"]) == (0, "done")
+    assert (await call(fleet, "migrate", "pause", "last"))[0] == 2

@@ -9,8 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from control_plane.cli.durations import parse_duration
 from control_plane.cli.main import app
-from control_plane.cli.token import parse_ttl
 from control_plane.errors import InvalidInput
 from control_plane.identity.verifier import build_verifier
 from control_plane.settings import Settings
@@ -21,7 +21,8 @@ COMMANDS = {
     (): ["dev", "init", "serve", "worker", "cluster", "tenant", "token", "migrate-all", "migrate", "doctor"],
     ("tenant",): ["create", "list", "show", "suspend", "resume", "delete"],
     ("cluster",): ["add", "list", "check", "drain"],
-    ("migrate",): ["status"],
+    ("migrate",): ["status", "history", "explain", "watch", "pause", "resume", "abort", "join"],
+    ("migrate-all",): ["--halt-failures", "--halt-rate", "--approve", "--max-duration", "--config", "--plan"],
     ("template",): ["lint", "new", "list", "show"],
     ("template", "lint"): ["--version", "--scratch", "--json", "Exit 0"],
     ("template", "new"): ["--into", "CP_TEMPLATES"],
@@ -121,10 +122,10 @@ def test_an_error_is_json_on_demand(cli: CliRunner, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h", 3600), ("7d", 604_800)])
 def test_a_duration_is_a_number_and_a_unit(text: str, seconds: int) -> None:
-    assert parse_ttl(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0s", "-1h", "1", "h", "1.5h", "1w", "1h30m", "１h"])
 def test_anything_else_is_no_duration(text: str) -> None:
     with pytest.raises(InvalidInput):
-        parse_ttl(text)
+        parse_duration(text)

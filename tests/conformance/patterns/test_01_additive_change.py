@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from control_plane.errors import TemplateChanged
-from control_plane.migrator import HomeResult, Options, Planned, migrate_all
+from control_plane.migrator import Event, HomeResult, Options, migrate_all
 from control_plane.registry.models import Home, RunHome
 from control_plane.templates import Templates
 from control_plane.templates.script import Part
@@ -42,7 +42,7 @@ async def migrate(fleet: Fleet, target: int) -> dict[str, HomeResult]:
     """The outcomes by slug, or by the label of the shared home."""
     outcomes: dict[str, HomeResult] = {}
 
-    def listen(event: Planned | HomeResult) -> None:
+    def listen(event: Event) -> None:
         if isinstance(event, HomeResult):
             outcomes[event.label] = event
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from control_plane.migrator import HomeResult, Options, Planned, RunResult, migrate_all
+from control_plane.migrator import Event, HomeResult, Options, RunResult, migrate_all
 from control_plane.registry.models import Home
 from tests.support.fleet import Fleet
 
@@ -25,7 +25,7 @@ async def run(fleet: Fleet, target: int | None = None, **options: object) -> tup
     """Migrate; the result and the outcome of each home by its label."""
     outcomes: dict[str, HomeResult] = {}
 
-    def listen(event: Planned | HomeResult) -> None:
+    def listen(event: Event) -> None:
         if isinstance(event, HomeResult):
             assert event.label not in outcomes, "a home has one outcome"
             outcomes[event.label] = event

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from control_plane.errors import TemplateChanged, TemplateNotFound, VersionConfl
 from control_plane.migrator import HomeResult, Options, plan_migration
 from control_plane.migrator.lane import Job, Lane
 from control_plane.migrator.plan import make_plan
+from control_plane.migrator.reins import Reins
 from control_plane.registry import template_versions
 from control_plane.registry.models import Run
 from control_plane.templates import Templates
@@ -43,9 +43,7 @@ async def test_homes_that_changed_since_the_plan_are_looked_at_again(fleet: Flee
     async with fleet.admin() as connection:
         await connection.execute("SELECT tenancy.drop_home($1)", homes["gone"].id)
     outcomes: dict[str, HomeResult] = {}
-    job = Job(
-        fleet.databases, fleet.template, 3, asyncio.Event(), lambda outcome: outcomes.update({outcome.label: outcome})
-    )
+    job = Job(fleet.databases, fleet.template, 3, Reins(), lambda outcome: outcomes.update({outcome.label: outcome}))
     await Lane(job, fleet.cluster, plan.homes).run(2)
     assert {label: outcome.status for label, outcome in outcomes.items()} == {
         "untouched": "done",

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from control_plane.errors import BadRequest, TenantNotFound, VersionConflict
-from control_plane.migrator import HomeResult, Options, Planned, fleet_versions, migrate_all
+from control_plane.migrator import Event, HomeResult, Options, fleet_versions, migrate_all
 from control_plane.pools.databases import Databases
 from control_plane.registry import template_versions
 from control_plane.registry.models import Cluster, Home, Run, RunHome
@@ -119,7 +119,7 @@ async def test_a_stopped_run_finishes_what_is_in_flight_and_the_next_one_goes_on
         await fleet.add(f"acme-{number}")
     stop = asyncio.Event()
 
-    def stop_at_first(event: Planned | HomeResult) -> None:
+    def stop_at_first(event: Event) -> None:
         if isinstance(event, HomeResult):
             stop.set()
 

@@ -1,0 +1,63 @@
+"""Whether a run may take the next home."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+@dataclass(slots=True)
+class Reins:
+    """Homes in flight are never held back: a run that stops or pauses takes no further ones.
+
+    Whoever started the run may set `stop`, too; then there is no `reason`.
+    """
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    reason: str | None = None  # why it was stopped
+    aborted: bool = False
+    _open: asyncio.Event = field(default_factory=_set)
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop.is_set()
+
+    def halt(self, reason: str) -> None:
+        if not self.stopped:
+            self.reason = reason
+            self.stop.set()
+
+    def abort(self, reason: str) -> None:
+        self.aborted = True
+        self.halt(reason)
+
+    def pause(self) -> None:
+        self._open.clear()
+
+    def go_on(self) -> None:
+        self._open.set()
+
+    async def ready(self) -> bool:
+        """True when the next home may be taken, after a pause if there is one; False once the run is stopped."""
+        if not self._open.is_set() and not self.stopped:
+            waits = [asyncio.ensure_future(self._open.wait()), asyncio.ensure_future(self.stop.wait())]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+        return not self.stopped
+
+    async def sleep(self, seconds: float) -> None:
+        """Until the run is stopped, at most `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stop.wait()
+        except TimeoutError:
+            pass
