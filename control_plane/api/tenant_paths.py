@@ -8,7 +8,7 @@ from typing import Any
 
 from control_plane.api.documented import RETRY_AFTER
 from control_plane.api.query import MAX_OFFSET
-from control_plane.api.wanted import OBJECT
+from control_plane.api.wanted import Media
 from control_plane.templates import Function, Resource, Template
 
 _SECURITY: list[dict[str, list[str]]] = [{"tenantToken": []}]
@@ -89,7 +89,7 @@ def _list(resource: Resource) -> dict[str, Any]:
     page = {"type": "array", "items": _DOCUMENT}
     answers = {"200": _json("A page.", page), "206": _json("A part of what was counted to be more.", page)}
     for answer in answers.values():
-        answer["content"][OBJECT.decode()] = {"schema": _DOCUMENT}
+        answer["content"][Media.OBJECT.value.decode()] = {"schema": _DOCUMENT}
         answer["headers"] = {"Content-Range": _CONTENT_RANGE}
     return {
         "operationId": f"list_{resource.name}_v{resource.api_version}",

@@ -28,6 +28,7 @@ class Resource:
     sorts: tuple[str, ...]
     key: tuple[str, ...]
     filters: Mapping[str, tuple[str, ...]]
+    version: str | None
     default_limit: int
     max_limit: int
     deprecation: Deprecation | None  # of the whole resource, or of its API version
@@ -118,6 +119,7 @@ class Template:
             sorts=declared.sorts,
             key=declared.key,
             filters=declared.filters,
+            version=declared.version,
             default_limit=declared.default_limit,
             max_limit=declared.max_limit,
             deprecation=_first_to_go(entry for entry in present if entry.field is None),

@@ -74,7 +74,7 @@ async def test_an_inspection_that_finds_nothing_is_noticed(
 async def test_an_identifier_that_is_not_escaped_is_noticed(members: Members) -> None:
     """Attack 31: `a quote ends the identifier`."""
     gate.one_statement.cache_clear()  # texts that were built before
-    with mutated(gate._quoted, """.replace('"', '""')""", ""), pytest.raises(RED):
+    with mutated(gate.quoted, """.replace('"', '""')""", ""), pytest.raises(RED):
         await test_gate.test_names_are_quoted(members)
     gate.one_statement.cache_clear()
 

@@ -13,15 +13,16 @@ import asyncpg
 import pytest
 
 from control_plane.errors import ClusterUnavailable, PoolExhausted, StaleEpoch
-from control_plane.pools import gate
+from control_plane.pools import gate, lists
 from control_plane.pools import requests as request_pools
+from control_plane.pools.listing import Listing, Shape, Sort
 from control_plane.pools.requests import RequestPools
 from control_plane.registry.models import Cluster
 from tests.support.members import Member, Members
 from tests.support.proxy import open_proxy
 from tests.support.servers import Server
 
-LISTING = gate.Listing(gate.Shape((gate.Sort("created_at"), gate.Sort("id"))), limit=10)
+LISTING = Listing(Shape((Sort("created_at", "timestamptz"), Sort("id", "uuid"))), limit=10)
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ async def read(pools: RequestPools, member: Member, pause: float = 0.0) -> set[s
 
 
 async def read_on(connection: asyncpg.Connection, member: Member) -> set[str]:
-    page = await gate.read_list(connection, member.caller, member.home.schema_name, 1, "projects", LISTING)
-    return {document["name"] for document in json.loads(page.body)}
+    page = await lists.read_list(connection, member.caller, member.home.schema_name, 1, "projects", LISTING)
+    return {document["name"] for document in json.loads(page.body or b"")}
 
 
 async def create(pools: RequestPools, member: Member, name: str) -> None:
