@@ -9,7 +9,8 @@ from starlette.routing import Route
 
 from control_plane.api.calls import CallFunction
 from control_plane.api.endpoints import Services
-from control_plane.api.reads import ReadList, ReadOne
+from control_plane.api.read_lists import ReadList
+from control_plane.api.reads import ReadOne
 
 
 def routes(services: Services) -> list[Route]:

@@ -39,6 +39,12 @@ _PREFER = {
     "schema": {"type": "string", "enum": ["count=exact"]},
     "description": "Also count all rows, for `Content-Range`.",
 }
+_KNOWN = {
+    "name": "If-None-Match",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": 'Tags of answers that the caller has, as in `"a", "b"`, or `*`.',
+}
 _OPERATORS = {
     "eq": "equal", "neq": "not equal", "gt": "greater", "gte": "greater or equal", "lt": "less", "lte": "less or equal",
     "in": "one of `(a,b,\"c,d\")`", "is": "`null` or `not_null`, of a boolean also `true` or `false`",
@@ -48,6 +54,27 @@ _CONTENT_RANGE = {
     "description": "Which rows these are, of how many: `0-9/57`, or `0-9/*` when they are not counted.",
     "schema": {"type": "string"},
 }
+_LINK = {
+    "description": 'The pages beside this one, `<?…>; rel="next"` and `rel="prev"`, relative to its address.',
+    "schema": {"type": "string"},
+}
+_ETAG = {"description": "What the answer says, in a word: see If-None-Match.", "schema": {"type": "string"}}
+_CURSOR = {"type": ["string", "null"]}
+_PAGE = {
+    "type": "object",
+    "required": ["items", "page"],
+    "properties": {
+        "items": {"type": "array", "items": _DOCUMENT},
+        "page": {
+            "type": "object",
+            "required": ["next", "prev", "has_next", "has_prev"],
+            "properties": {
+                "next": _CURSOR, "prev": _CURSOR, "has_next": {"type": "boolean"}, "has_prev": {"type": "boolean"}
+            },
+        },
+    },
+}  # fmt: skip
+_LINES = {"type": "string", "description": "A document per line, of all rows and not of a page."}
 _RESULT = {
     "type": "object",
     "required": ["success", "code", "message", "data", "errors"],
@@ -89,14 +116,16 @@ def _list(resource: Resource) -> dict[str, Any]:
     page = {"type": "array", "items": _DOCUMENT}
     answers = {"200": _json("A page.", page), "206": _json("A part of what was counted to be more.", page)}
     for answer in answers.values():
-        answer["content"][Media.OBJECT.value.decode()] = {"schema": _DOCUMENT}
-        answer["headers"] = {"Content-Range": _CONTENT_RANGE}
+        for media, schema in ((Media.OBJECT, _DOCUMENT), (Media.PAGE, _PAGE)):
+            answer["content"][media.value.decode()] = {"schema": schema}
+        answer["headers"] = {"Content-Range": _CONTENT_RANGE, "Link": _LINK, **_tag(resource)}
+    answers["200"]["content"][Media.LINES.value.decode()] = {"schema": _LINES}
     return {
         "operationId": f"list_{resource.name}_v{resource.api_version}",
         "summary": f"List {resource.name}",
         "parameters": list(_parameters(resource)),
         **_common(resource),
-        "responses": {**answers, **_refusals(400, 401, 403, 404, 406, 416)},
+        "responses": {**answers, **_unchanged(resource), **_refusals(400, 401, 403, 404, 406, 416)},
     }
 
 
@@ -108,8 +137,9 @@ def _parameters(resource: Resource) -> Iterator[dict[str, Any]]:
     for name, schema, description in (
         ("select", text, "Fields of the document, as in `id,name`, or `*` for all."),
         ("order", text, f"Columns of {sorts}, as in `{resource.key[0]}.desc`; also `.nullsfirst`, `.nullslast`."),
-        ("limit", limit, f"The rows of the answer; more than {resource.max_limit} are never given."),
+        ("limit", limit, f"The rows of the answer; more than {resource.max_limit} are given as lines only."),
         ("offset", offset, "The rows that are left out before."),
+        ("cursor", text, "Where the page begins: `next` or `prev` of another page of the same order and filters."),
     ):
         yield {"name": name, "in": "query", "schema": schema, "description": description}
     for column, operators in resource.filters.items():
@@ -117,16 +147,31 @@ def _parameters(resource: Resource) -> Iterator[dict[str, Any]]:
         description = f"Of type {resource.columns[column]}. {known}. `not.` before it turns it round."
         yield {"name": column, "in": "query", "schema": text, "description": description}
     yield from (_RANGE, _PREFER)
+    if resource.version is not None:
+        yield _KNOWN
 
 
 def _one(resource: Resource) -> dict[str, Any]:
+    found = _json("The document.", _DOCUMENT)
+    if resource.version is not None:
+        found["headers"] = _tag(resource)
     return {
         "operationId": f"get_{resource.name}_v{resource.api_version}",
         "summary": f"Show one of {resource.name}",
-        "parameters": [_ID],
+        "parameters": [_ID, _KNOWN] if resource.version is not None else [_ID],
         **_common(resource),
-        "responses": {"200": _json("The document.", _DOCUMENT), **_refusals(400, 401, 403, 404)},
+        "responses": {"200": found, **_unchanged(resource), **_refusals(400, 401, 403, 404)},
     }
+
+
+def _tag(resource: Resource) -> dict[str, Any]:
+    return {} if resource.version is None else {"ETag": _ETAG}
+
+
+def _unchanged(resource: Resource) -> dict[str, Any]:
+    if resource.version is None:
+        return {}
+    return {"304": {"description": "The caller has the answer already.", "headers": {"ETag": _ETAG}}}
 
 
 def _call(function: Function) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from itertools import count
 
 import asyncpg
 
+from control_plane.pools.clauses import condition_text, literal, sort_text
 from control_plane.pools.gate import READ, Caller, fresh_tag, quoted, quoted_object, tag_of
-from control_plane.pools.listing import Condition, Form, Known, Listing, Page, Shape, Sort, Way
+from control_plane.pools.listing import Form, Known, Listing, Page, Shape, Way
 
 # One value, a record, so that all of it hangs on the gate. Its columns are those of `Page`, as far as they are needed.
 _LIST = "\nSELECT CASE WHEN {gate} THEN (\n    {common}{record}\n) END"
@@ -60,11 +61,6 @@ _BODIES = {
 _PICKED = (
     "(SELECT coalesce(jsonb_object_agg(key, data -> key), '{{}}') FROM unnest(${keys}::text[]) AS key WHERE data ? key)"
 )
-
-_COMPARISONS = {
-    "eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "like": "LIKE", "ilike": "ILIKE"
-}  # fmt: skip
-_IS = {"null": "NULL", "not_null": "NOT NULL", "true": "TRUE", "false": "FALSE"}
 
 
 async def read_list(
@@ -116,7 +112,7 @@ class _Builder:
         self.conditions, self.values = ["tenant_id = $1::uuid"], []
         for condition in shape.conditions:
             value = "" if condition.state is not None else f"${next(number)}::text{'[]' * (condition.operator == 'in')}"
-            self.conditions.append(_condition(condition, value))
+            self.conditions.append(condition_text(condition, value))
             self.values += [value] if value else []
 
     def statement(self) -> str:
@@ -251,7 +247,7 @@ class _Builder:
         """What a cursor is good for, besides the tenant: this question from a place on, in this way."""
         asked = [str(sort) for sort in self.shape.order]
         asked += ["&"] + [".".join(map(str, condition)) for condition in self.shape.conditions]
-        constant = map(_literal, ("list", f"{self.resource}?{','.join(asked)}", way.letter))
+        constant = map(literal, ("list", f"{self.resource}?{','.join(asked)}", way.letter))
         return f"jsonb_build_array({', '.join((*constant, *self.values))})"
 
     def _key(self, row: str) -> str:
@@ -284,24 +280,4 @@ class _Builder:
         return f"ROW({', '.join(self.keys)}) {operator} ROW({', '.join(values)})"
 
     def _order(self, forward: bool) -> str:
-        return ", ".join(map(_sorted_by, self.shape.order, self.keys, [forward] * len(self.keys)))
-
-
-def _condition(condition: Condition, value: str) -> str:
-    column, operator, type_, negated, state = condition
-    if state is not None:
-        text = f"{quoted(column)} IS {_IS[state]}"
-    elif operator == "in":
-        text = f"{quoted(column)} = ANY ({value}::{type_}[])"
-    else:
-        text = f"{quoted(column)} {_COMPARISONS[operator]} {value}::{type_}"
-    return f"NOT ({text})" if negated else text
-
-
-def _sorted_by(sort: Sort, key: str, forward: bool) -> str:
-    nulls = "" if sort.natural else " NULLS FIRST" if sort.nulls_first else " NULLS LAST"
-    return key + (" DESC" if sort.descending == forward else "") + nulls
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+        return ", ".join(map(sort_text, self.shape.order, self.keys, [forward] * len(self.keys)))

@@ -56,7 +56,8 @@ async def walk(reader: Reader, address: str | None, relation: str = "next") -> l
 
 
 def refused(answer: httpx.Response) -> dict[str, Any]:
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_input"), answer.text
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["code"] == "invalid_input"
     body: dict[str, Any] = answer.json()
     return body
 
