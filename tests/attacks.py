@@ -206,6 +206,7 @@ ATTACKS: dict[int, Attack] = {
         "a plan that reads before the gate has agreed",
         (
             f"{GATE}::test_reads_are_a_result_over_an_init_plan_behind_the_gate",
+            f"{API}/test_page_plans.py::test_every_form_is_an_init_plan_behind_the_gate_and_a_range_of_an_index",
             f"{GATE}::test_a_poisoned_session_setting_does_not_reach_the_next_request",
             f"{CONTEXT}::test_a_poisoned_session_setting_does_not_reach_the_next_request",
         ),
@@ -288,8 +289,14 @@ ATTACKS: dict[int, Attack] = {
             f"{API}/test_dialect.py::test_only_what_is_declared_may_be_named",
             f"{ROUTING}::test_parameters_are_data",
             f"{CURSORS}::test_a_cursor_that_was_changed_is_refused",
+            f"{API}/test_pages.py::test_a_cursor_is_good_for_one_question_only",
+            f"{API}/test_pages.py::test_a_wrong_cursor_is_refused_where_there_are_no_rows_too",
         ),
-        (f"{PATH_BROKEN}::a quote ends the identifier",),
+        (
+            f"{PATH_BROKEN}::a quote ends the identifier",
+            f"{API}/test_pages.py::a cursor is opened only where rows are compared with it",
+            f"{API}/test_pages.py::a cursor is good for any question",
+        ),
     ),
     32: Attack(
         "slugs that collide, escape or come back",
@@ -355,10 +362,15 @@ ATTACKS: dict[int, Attack] = {
         "an answer that was kept for another tenant",
         (
             f"{API}/test_reads.py::test_answers_are_private_and_bytes_of_the_database",
+            f"{API}/test_tags.py::test_a_tag_is_for_one_caller",
+            f"{API}/test_tags.py::test_a_tag_covers_all_that_the_answer_says",
             f"{CACHE}::test_each_tenant_has_answers_of_its_own",
             f"{CACHE}::test_an_answer_is_for_one_class_of_viewers",
         ),
-        (f"{API}/test_reads.py::answers may be kept by others",),
+        (
+            f"{API}/test_reads.py::answers may be kept by others",
+            f"{API}/test_tags.py::a tag does not know who asks",
+        ),
     ),
     40: Attack(
         "errors that tell of rows or of the database",
@@ -401,14 +413,19 @@ ATTACKS: dict[int, Attack] = {
         "a user who was removed, a tenant that was suspended, with a token that is still good",
         (
             f"{API}/test_callers.py::test_suspending_and_resuming_take_effect_on_the_next_request",
+            f"{API}/test_exports.py::test_a_tenant_that_is_taken_out_of_service_cuts_an_export_off",
             "tests/integration/test_members.py::test_a_list_takes_effect_at_once",
         ),
         (f"{BROKEN}::the gate ignores the state",),
     ),
     45: Attack(
         "a stream that outlives its token",
-        (f"{PLATFORM}::test_the_service_has_no_transport_but_http",),
-        why="There is no web socket: an answer is one statement, which statement_timeout ends.",
+        (
+            f"{API}/test_exports.py::test_an_export_ends_with_its_token",
+            f"{API}/test_exports.py::test_an_answer_that_is_cut_off_is_a_failure_for_the_client",
+            f"{PLATFORM}::test_the_service_has_no_transport_but_http",
+        ),
+        (f"{API}/test_exports.py::a stream has no end of its own",),
     ),
     # Tokens
     46: Attack("no algorithm, no signature", (FORGED,), (f"{TOKENS_BROKEN}::the algorithm is the token's choice",)),

@@ -170,7 +170,9 @@ class _Builder:
             "tag": tag_of(f"{self.asked}::text", *told),
         }
         joined = _JOINED.format(document=self.document)
-        documents = _DOCUMENTS.format(documents=f"coalesce({joined}, '')", rows=self._rows("data", beyond_limit=False))
+        documents = _DOCUMENTS.format(
+            documents=f"coalesce({joined}, '')", rows=self._rows("data", *self.keys, beyond_limit=False)
+        )
         columns = self._columns(
             documents=documents,
             rows="seen.rows",

@@ -36,6 +36,7 @@ async def test_who_has_no_tenant_gets_no_connection(
     await members.add("acme")
     for answer in (
         await client.get("/api/v1/projects", headers=headers),
+        await client.get("/api/v1/projects", headers={**headers, "accept": "application/x-ndjson"}),
         await client.get(f"/api/v1/projects/{uuid4()}", headers=headers),
         await client.post("/api/v1/rpc/create_project", json={"name": "x"}, headers=headers),
     ):

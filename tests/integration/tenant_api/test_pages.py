@@ -174,6 +174,16 @@ async def test_a_cursor_that_is_not_opened_is_noticed(members: Members, calls: T
     lists.list_statement.cache_clear()
 
 
+async def test_a_cursor_for_any_question_is_noticed(reader: Reader) -> None:
+    """Attack 31: `a cursor is good for any question`."""
+    lists.list_statement.cache_clear()
+    for left_out in ("*constant, *self.values", "for condition in self.shape.conditions]"):
+        kept = "*constant" if "constant" in left_out else "for condition in ()]"
+        with mutated(lists._Builder._scope, left_out, kept), pytest.raises(AssertionError):
+            await test_a_cursor_is_good_for_one_question_only(reader)
+        lists.list_statement.cache_clear()
+
+
 async def test_rows_that_come_and_go_move_no_other(members: Members, member: Member, reader: Reader) -> None:
     first = await reader.get("v1/projects?order=name&limit=4")
     await put_projects(members, member, 12, first=10)

@@ -101,6 +101,8 @@ async def test_a_tag_covers_all_that_the_answer_says(members: Members, calls: Te
         await ann.post(f"post {number}")
     first = await ann.get(f"{STATS}?limit=2")
     following = STATS + str(first.links["next"]["url"])
+    back = STATS + str((await ann.get(following)).links["prev"]["url"])
+    assert (await ann.get(back)).json() == first.json()
     for path, headers in (
         (f"{STATS}?limit=2", {}),  # a link appears with a row behind
         (f"{STATS}?limit=2", {"accept": PAGE}),
@@ -108,6 +110,8 @@ async def test_a_tag_covers_all_that_the_answer_says(members: Members, calls: Te
         (f"{STATS}?limit=2&offset=0", {"prefer": "count=exact"}),
         (following, {}),
         (following, {"accept": PAGE}),
+        (back, {}),
+        (back, {"accept": PAGE}),
     ):
         answer = await ann.get(path, **headers)
         unchanged(await ann.get(path, if_none_match=answer.headers["etag"], **headers), answer.headers["etag"])
