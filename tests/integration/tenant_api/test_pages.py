@@ -177,9 +177,14 @@ async def test_a_cursor_that_is_not_opened_is_noticed(members: Members, calls: T
 async def test_a_cursor_for_any_question_is_noticed(reader: Reader) -> None:
     """Attack 31: `a cursor is good for any question`."""
     lists.list_statement.cache_clear()
-    for left_out in ("*constant, *self.values", "for condition in self.shape.conditions]"):
-        kept = "*constant" if "constant" in left_out else "for condition in ()]"
-        with mutated(lists._Builder._scope, left_out, kept), pytest.raises(AssertionError):
+    for bound, unbound in (
+        ("*self.values", "*()"),
+        ("for condition in self.shape.conditions]", "for condition in ()]"),
+        ("for sort in self.shape.order]", "for sort in ()]"),
+        ("{self.resource}?", "?"),
+        (", way.letter)", ', "")'),
+    ):
+        with mutated(lists._Builder._scope, bound, unbound), pytest.raises(AssertionError):
             await test_a_cursor_is_good_for_one_question_only(reader)
         lists.list_statement.cache_clear()
 
