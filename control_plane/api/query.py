@@ -34,10 +34,11 @@ def plain_listing(resource: Resource) -> Listing:
 
 def parse_query(query: bytes, resource: Resource) -> Listing:
     """What the query string asks of `resource`; raises `InvalidInput` with an entry per parameter that is refused."""
-    return _Parser(resource).parse(_parameters(query))
+    return _Parser(resource).parse(parameters(query))
 
 
-def _parameters(query: bytes) -> list[tuple[str, str]]:
+def parameters(query: bytes) -> list[tuple[str, str]]:
+    """The names and values in their order; raises `InvalidInput`."""
     try:
         return parse_qsl(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
     except UnicodeDecodeError:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from datetime import UTC, datetime, time
-from email.utils import format_datetime
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -17,9 +15,12 @@ from uuid import UUID
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from control_plane.api.arguments import arguments
 from control_plane.api.limits import MAX_BODY
+from control_plane.api.media import JSON, accepted
 from control_plane.api.query import parse_query, plain_listing
 from control_plane.api.retries import FAILURES, Attempts
+from control_plane.api.versions import Header, api_version, deprecation_headers
 from control_plane.api.wanted import OBJECT, Wanted, wanted
 from control_plane.errors import (
     ControlPlaneError,
@@ -38,21 +39,18 @@ from control_plane.pools.deprecated_calls import DeprecatedCalls
 from control_plane.pools.placement import Placement, Placements
 from control_plane.pools.requests import RequestPools
 from control_plane.problems import database_error, internal_error, problem_response
-from control_plane.templates import Deprecation, Function, Resource, Template, Templates
+from control_plane.templates import Function, Resource, Templates
 
 # The status of a mutation result that says success: false, by its code; any other code is a 422.
 REFUSALS = {"forbidden": 403, "not_found": 404, "conflict": 409}
 
-_VERSION = re.compile(r"v([1-9][0-9]{0,3})")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _KEY = re.compile(rb"[\x21-\x7e]{1,200}")  # as the platform API's
-_HEADERS = [
+HEADERS = [
     (b"content-type", b"application/json"),
     (b"cache-control", b"private, no-store"),
     (b"vary", b"Authorization"),
 ]
-
-Header = tuple[bytes, bytes]
 
 
 class Services(Protocol):
@@ -107,11 +105,10 @@ class Endpoint(ABC):
         method = scope["method"]
         try:
             if method not in self.methods:
-                raise MethodNotAllowed
+                raise MethodNotAllowed(allow=self.methods)
             status, headers, body = await self.answer(require_tenant(scope), scope, receive)
         except ControlPlaneError as error:
-            allow = {"Allow": ", ".join(self.methods)} if isinstance(error, MethodNotAllowed) else None
-            await problem_response(error, scope["path"], allow)(scope, receive, send)
+            await problem_response(error, scope["path"])(scope, receive, send)
             return
         except FAILURES as error:
             await problem_response(database_error(error), scope["path"])(scope, receive, send)
@@ -122,9 +119,10 @@ class Endpoint(ABC):
 
     def _find_resource(self, template: str, pattern_version: int, version: str, name: str) -> Exposed:
         found = self._templates[template]
-        api_version = _api_version(found, pattern_version, version)
-        resource = found.resource(name, api_version=api_version, pattern_version=pattern_version)
-        return Exposed(resource, _HEADERS + _deprecation_headers(resource.deprecation), plain_listing(resource))
+        number = api_version(found, pattern_version, version)
+        resource = found.resource(name, api_version=number, pattern_version=pattern_version)
+        ending = deprecation_headers(number, resource.deprecation, listed=resource.counted)
+        return Exposed(resource, HEADERS + ending, plain_listing(resource))
 
     def _count(self, placement: Placement, resource: Resource) -> None:
         if resource.counted:
@@ -164,7 +162,7 @@ class ReadOne(Endpoint):
 
     async def answer(self, principal: Principal, scope: Scope, receive: Receive) -> Answer:
         path = scope["path_params"]
-        _no_query(scope)
+        no_query(scope)
         if _UUID.fullmatch(path["id"]) is None:
             raise InvalidInput("The id is not a uuid.")
         id_ = UUID(path["id"])
@@ -192,18 +190,23 @@ class ReadOne(Endpoint):
 
 
 class CallFunction(Endpoint):
-    """POST /api/{version}/rpc/{function}"""
+    """POST /api/{version}/rpc/{function}; of one that only reads also GET, with its input in the query string"""
 
-    methods = ("POST",)
+    methods = ("GET", "HEAD", "POST")
 
     async def answer(self, principal: Principal, scope: Scope, receive: Receive) -> Answer:
-        path = scope["path_params"]
-        _no_query(scope)
-        key = _idempotency_key(scope)
-        document = await _json_object(scope, receive)
+        path, key, posted = scope["path_params"], None, None
+        media = accepted(scope["headers"], (JSON, OBJECT))
+        if scope["method"] == "POST":
+            no_query(scope)
+            key = _idempotency_key(scope)
+            posted = await _json_object(scope, receive)
 
         async def attempt(placement: Placement) -> Answer:
             function = self._function(placement, path["version"], path["function"])
+            if posted is None and not function.read_only:
+                raise MethodNotAllowed(allow=("POST",))
+            document = arguments(scope["query_string"], function.input) if posted is None else posted
             once = None if function.read_only else key
             if once is not None and not self._templates[placement.template].keeps_keys(placement.pattern_version):
                 raise _bad_key("is not supported by this tenant's version of the template")
@@ -224,15 +227,16 @@ class CallFunction(Endpoint):
             if function.deprecation is not None:
                 called = f"rpc/{function.name}"
                 self._calls.count(placement.tenant_id, placement.template, function.api_version, called)
-            return Answer(status, _HEADERS + _deprecation_headers(function.deprecation), result.body)
+            ending = deprecation_headers(function.api_version, function.deprecation)
+            return Answer(status, [(b"content-type", media), *HEADERS[1:], *ending], result.body)
 
         # With a key the call may be made again although nobody knows whether it has run.
-        return await self._attempts.run(principal.tenant_id, attempt, repeatable=key is not None)
+        return await self._attempts.run(principal.tenant_id, attempt, repeatable=key is not None or posted is None)
 
     def _function(self, placement: Placement, version: str, name: str) -> Function:
         template, pattern_version = self._templates[placement.template], placement.pattern_version
-        api_version = _api_version(template, pattern_version, version)
-        return template.function(name, api_version=api_version, pattern_version=pattern_version)
+        number = api_version(template, pattern_version, version)
+        return template.function(name, api_version=number, pattern_version=pattern_version)
 
 
 _ABSENT = Answer(404, [], b"")
@@ -240,26 +244,6 @@ _ABSENT = Answer(404, [], b"")
 
 def _caller(principal: Principal, placement: Placement) -> gate.Caller:
     return gate.Caller(placement.tenant_id, principal.user_id, placement.epoch, principal.roles)
-
-
-def _api_version(template: Template, pattern_version: int, version: str) -> int:
-    if version == "default":
-        return template.default_api(pattern_version)
-    match = _VERSION.fullmatch(version)
-    if match is None:
-        raise NotFound("There is no such API version.", hint="Use v1, v2, … or default.")
-    return int(match[1])
-
-
-def _deprecation_headers(deprecation: Deprecation | None) -> list[Header]:
-    """RFC 9745 and RFC 8594: since when something is deprecated, and when it may be gone."""
-    if deprecation is None:
-        return []
-    announced, sunset = (datetime.combine(day, time(), UTC) for day in (deprecation.announced, deprecation.sunset))
-    return [
-        (b"deprecation", b"@%d" % announced.timestamp()),
-        (b"sunset", format_datetime(sunset, usegmt=True).encode()),
-    ]
 
 
 def _listed(asked: Wanted, offset: int, headers: list[Header], page: gate.Page) -> Answer:
@@ -278,8 +262,9 @@ def _listed(asked: Wanted, offset: int, headers: list[Header], page: gate.Page) 
     return Answer(200 if total is None or rows >= total else 206, headers + extra, body)
 
 
-def _no_query(scope: Scope) -> None:
-    if scope["query_string"]:
+def no_query(scope: Scope) -> None:
+    """Raises `InvalidInput` for anything but `select=*`, which PostgREST's clients add to every document."""
+    if scope["query_string"] not in (b"", b"select=*", b"select=%2A"):
         raise InvalidInput("Query parameters are not allowed here.")
 
 

@@ -29,6 +29,8 @@ ColumnType = Literal["uuid", "text", "boolean", "integer", "bigint", "numeric", 
 Operator = Literal["eq", "neq", "gt", "gte", "lt", "lte", "in", "is", "like", "ilike"]
 # What a query string says otherwise than by a column's name; `columns` and `on_conflict` belong to writes in PostgREST.
 RESERVED_PARAMETERS = frozenset({"select", "order", "limit", "offset", "and", "or", "not", "columns", "on_conflict"})
+# Addresses below an API version that are no resources.
+RESERVED_RESOURCES = frozenset({"deprecations", "rpc"})
 ViewerClass = Literal["public", "self", "moderator", "admin"]
 
 
@@ -184,6 +186,12 @@ class Manifest(_Strict):
     cached_queries: dict[Identifier, CachedQuery] = {}
     activity_types: dict[Identifier, ActivityType] = {}
     deprecations: tuple[Deprecation, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_no_resource_like_another_address(self) -> Manifest:
+        if taken := RESERVED_RESOURCES & set(self.resources):
+            raise ValueError(f"resources must not be named like other addresses: {sorted(taken)}")
+        return self
 
     @model_validator(mode="after")
     def _retires_what_was_announced(self) -> Manifest:

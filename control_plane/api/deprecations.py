@@ -1,0 +1,34 @@
+"""The deprecation register of an API version, as it stands for the caller's tenant."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope
+
+from control_plane.api.media import JSON, accepted
+from control_plane.api.resources import HEADERS, Answer, Endpoint, no_query
+from control_plane.api.versions import api_version, deprecation_headers
+from control_plane.errors import NotFound
+from control_plane.identity.principal import Principal
+from control_plane.pools import gate
+from control_plane.pools.placement import Placement
+
+
+class ReadDeprecations(Endpoint):
+    """GET /api/{version}/deprecations"""
+
+    async def answer(self, principal: Principal, scope: Scope, receive: Receive) -> Answer:
+        no_query(scope)
+        accepted(scope["headers"], (JSON,))
+
+        async def attempt(placement: Placement) -> Answer:
+            template, pattern_version = self._templates[placement.template], placement.pattern_version
+            version = api_version(template, pattern_version, scope["path_params"]["version"])
+            template.require_api(version, pattern_version)
+            caller = gate.Caller(placement.tenant_id, principal.user_id, placement.epoch, principal.roles)
+            async with self._pools.connection(placement) as connection:
+                body = await gate.read_deprecations(connection, caller, version)
+            if body is None:  # retired since the placement was read
+                raise NotFound("There is no such API version.")
+            return Answer(200, HEADERS + deprecation_headers(version, template.ending(version, pattern_version)), body)
+
+        return await self._attempts.run(principal.tenant_id, attempt, repeatable=True)
