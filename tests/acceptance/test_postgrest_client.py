@@ -135,11 +135,11 @@ def test_rpc(client: SyncPostgrestClient) -> None:
 
 def test_rpc_that_only_reads(client: SyncPostgrestClient, latest: SyncPostgrestClient) -> None:
     category = call(latest, "create_category", {"name": "Electronics"})["category"]
-    arguments = {"path": category["path"], "levels": 0}
-    asked = [latest.rpc("category_subtree", arguments, get=get).execute().data for get in (False, True)]
+    arguments: Any = {"path": category["path"], "levels": 0}
+    asked: list[Any] = [latest.rpc("category_subtree", arguments, get=get).execute().data for get in (False, True)]
     assert asked[0] == asked[1]
     assert [each["id"] for each in asked[1]["data"]["categories"]] == [category["id"]]
-    page = {"resource": "projects", "filters": {"name": {"in": ["ann", "Bob"]}}}
+    page: Any = {"resource": "projects", "filters": {"name": {"in": ["ann", "Bob"]}}}
     assert latest.rpc("read_page", page, get=True).execute().data == latest.rpc("read_page", page).execute().data
     assert latest.rpc("category_tree", {}, head=True).execute().data == []
     with pytest.raises(APIError) as raised:
@@ -152,6 +152,7 @@ def test_rpc_that_only_reads(client: SyncPostgrestClient, latest: SyncPostgrestC
 
 def test_the_register_of_deprecations(client: SyncPostgrestClient, latest: SyncPostgrestClient) -> None:
     assert client.from_("deprecations").select("*").execute().data == []
+    entry: Any
     (entry,) = latest.from_("deprecations").select("*").execute().data
     assert (entry["resource"], entry["field"], entry["replacement"]) == ("users", "username", "name")
 

@@ -9,8 +9,7 @@ import pytest
 import pytest_asyncio
 
 from control_plane.pools import gate
-from tests.integration.tenant_api.calls import MODES, as_, problem
-from tests.integration.tenant_api.conftest import Services
+from tests.integration.tenant_api.calls import MODES, Services, as_, problem
 from tests.support.members import Member, Members
 
 SUBTREE = "/api/v2/rpc/category_subtree"
