@@ -150,6 +150,8 @@ def _own_headers(error: ControlPlaneError) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, RangeNotSatisfiable):
         return {"Content-Range": f"*/{'*' if error.total is None else error.total}"}
+    if isinstance(error, MethodNotAllowed) and error.allow:
+        return {"Allow": ", ".join(error.allow)}
     if error.retry_after is not None:
         return {"Retry-After": str(error.retry_after)}
     return {}

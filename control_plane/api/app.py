@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from control_plane import __version__
-from control_plane.api import clusters, health, members, operations, resources, tenants
+from control_plane.api import clusters, health, members, operations, tenants
 from control_plane.api.documented import document
 from control_plane.api.limits import BodyLimit
 from control_plane.api.readiness import Readiness
+from control_plane.api.routes import routes
 from control_plane.api.tenant_paths import add_tenant_paths
 from control_plane.identity.middleware import IdentityMiddleware
 from control_plane.problems import install_problems
@@ -27,7 +28,7 @@ def create_app(plane: ControlPlane) -> FastAPI:
     app.state.readiness = Readiness(plane.databases)
     for router in (tenants.router, members.router, operations.router, clusters.router, health.router):
         app.include_router(router)
-    app.router.routes[:0] = resources.routes(plane)  # first, because every route before a hot one costs it a match
+    app.router.routes[:0] = routes(plane)  # first, because every route before a hot one costs it a match
     app.add_middleware(BodyLimit)
     app.add_middleware(IdentityMiddleware, verifier=plane.verifier)
     install_problems(app)

@@ -1,4 +1,4 @@
-"""Calls of a template's functions: `POST /api/{version}/rpc/{function}`."""
+"""Calls of a template's functions: `/api/{version}/rpc/{function}`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import re
 
 from starlette.types import Receive, Scope
 
-from control_plane.api.endpoints import (
-    HEADERS,
-    Answer,
-    Endpoint,
-    api_version_of,
-    caller_of,
-    deprecation_headers,
-    require_no_query,
-)
+from control_plane.api.arguments import arguments
+from control_plane.api.endpoints import HEADERS, Answer, Endpoint, caller_of, require_no_query
 from control_plane.api.limits import MAX_BODY
-from control_plane.errors import InvalidInput, PayloadTooLarge, UnsupportedMediaType
+from control_plane.api.media import JSON, accepted
+from control_plane.api.versions import api_version, deprecation_headers
+from control_plane.api.wanted import Media
+from control_plane.errors import InvalidInput, MethodNotAllowed, PayloadTooLarge, UnsupportedMediaType
 from control_plane.identity.principal import Principal
 from control_plane.pools import gate
 from control_plane.pools.placement import Placement
@@ -30,18 +26,23 @@ _KEY = re.compile(rb"[\x21-\x7e]{1,200}")  # as the platform API's
 
 
 class CallFunction(Endpoint):
-    """POST /api/{version}/rpc/{function}"""
+    """POST /api/{version}/rpc/{function}; of one that only reads also GET, with its input in the query string"""
 
-    methods = ("POST",)
+    methods = ("GET", "HEAD", "POST")
 
     async def answer(self, principal: Principal, scope: Scope, receive: Receive) -> Answer:
-        path = scope["path_params"]
-        require_no_query(scope)
-        key = _idempotency_key(scope)
-        document = await _json_object(scope, receive)
+        path, key, posted = scope["path_params"], None, None
+        media = accepted(scope["headers"], (JSON, Media.OBJECT.value))
+        if scope["method"] == "POST":
+            require_no_query(scope)
+            key = _idempotency_key(scope)
+            posted = await _json_object(scope, receive)
 
         async def attempt(placement: Placement) -> Answer:
             function = self._function(placement, path["version"], path["function"])
+            if posted is None and not function.read_only:
+                raise MethodNotAllowed(allow=("POST",))
+            document = arguments(scope["query_string"], function.input) if posted is None else posted
             once = None if function.read_only else key
             if once is not None and not self.templates[placement.template].keeps_keys(placement.pattern_version):
                 raise _bad_key("is not supported by this tenant's version of the template")
@@ -62,15 +63,16 @@ class CallFunction(Endpoint):
             if function.deprecation is not None:
                 called = f"rpc/{function.name}"
                 self.calls.count(placement.tenant_id, placement.template, function.api_version, called)
-            return Answer(status, HEADERS + deprecation_headers(function.deprecation), result.body)
+            ending = deprecation_headers(function.api_version, function.deprecation)
+            return Answer(status, [(b"content-type", media), *HEADERS[1:], *ending], result.body)
 
         # With a key the call may be made again although nobody knows whether it has run.
-        return await self.attempts.run(principal.tenant_id, attempt, repeatable=key is not None)
+        return await self.attempts.run(principal.tenant_id, attempt, repeatable=key is not None or posted is None)
 
     def _function(self, placement: Placement, version: str, name: str) -> Function:
         template, pattern_version = self.templates[placement.template], placement.pattern_version
-        api_version = api_version_of(template, pattern_version, version)
-        return template.function(name, api_version=api_version, pattern_version=pattern_version)
+        number = api_version(template, pattern_version, version)
+        return template.function(name, api_version=number, pattern_version=pattern_version)
 
 
 def _idempotency_key(scope: Scope) -> str | None:

@@ -6,18 +6,17 @@ connection is taken.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime, time
-from email.utils import format_datetime
 from typing import NamedTuple, Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from control_plane.api.media import JSON
 from control_plane.api.retries import FAILURES, Attempts
 from control_plane.api.streams import send_stream
-from control_plane.errors import ControlPlaneError, InvalidInput, MethodNotAllowed, NotFound
+from control_plane.api.versions import Header
+from control_plane.errors import ControlPlaneError, InvalidInput, MethodNotAllowed
 from control_plane.identity.middleware import require_tenant
 from control_plane.identity.principal import Principal
 from control_plane.pools import gate
@@ -25,18 +24,14 @@ from control_plane.pools.deprecated_calls import DeprecatedCalls
 from control_plane.pools.placement import Placement, Placements
 from control_plane.pools.requests import RequestPools
 from control_plane.problems import database_error, problem_response
-from control_plane.templates import Deprecation, Template, Templates
+from control_plane.templates import Templates
 
-Header = tuple[bytes, bytes]
-
-JSON = (b"content-type", b"application/json")
+JSON_TYPE = (b"content-type", JSON)
 HEADERS: list[Header] = [
-    JSON,
+    JSON_TYPE,
     (b"cache-control", b"private, no-store"),
     (b"vary", b"Authorization"),
 ]
-
-_VERSION = re.compile(r"v([1-9][0-9]{0,3})")
 
 
 class Services(Protocol):
@@ -75,12 +70,11 @@ class Endpoint(ABC):
         method = scope["method"]
         try:
             if method not in self.methods:
-                raise MethodNotAllowed
+                raise MethodNotAllowed(allow=self.methods)
             principal = require_tenant(scope)
             status, headers, body, rest = await self.answer(principal, scope, receive)
         except ControlPlaneError as error:
-            allow = {"Allow": ", ".join(self.methods)} if isinstance(error, MethodNotAllowed) else None
-            await problem_response(error, scope["path"], allow)(scope, receive, send)
+            await problem_response(error, scope["path"])(scope, receive, send)
             return
         except FAILURES as error:
             await problem_response(database_error(error), scope["path"])(scope, receive, send)
@@ -99,27 +93,7 @@ def caller_of(principal: Principal, placement: Placement) -> gate.Caller:
     return gate.Caller(placement.tenant_id, principal.user_id, placement.epoch, principal.roles)
 
 
-def api_version_of(template: Template, pattern_version: int, version: str) -> int:
-    """The number of an address's `v1` or `default`; raises `NotFound`."""
-    if version == "default":
-        return template.default_api(pattern_version)
-    match = _VERSION.fullmatch(version)
-    if match is None:
-        raise NotFound("There is no such API version.", hint="Use v1, v2, … or default.")
-    return int(match[1])
-
-
-def deprecation_headers(deprecation: Deprecation | None) -> list[Header]:
-    """RFC 9745 and RFC 8594: since when something is deprecated, and when it may be gone."""
-    if deprecation is None:
-        return []
-    announced, sunset = (datetime.combine(day, time(), UTC) for day in (deprecation.announced, deprecation.sunset))
-    return [
-        (b"deprecation", b"@%d" % announced.timestamp()),
-        (b"sunset", format_datetime(sunset, usegmt=True).encode()),
-    ]
-
-
 def require_no_query(scope: Scope) -> None:
-    if scope["query_string"]:
+    """Raises `InvalidInput` for anything but `select=*`, which PostgREST's clients add to every document."""
+    if scope["query_string"] not in (b"", b"select=*", b"select=%2A"):
         raise InvalidInput("Query parameters are not allowed here.")

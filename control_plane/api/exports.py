@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator
 
 from starlette.types import Scope
 
-from control_plane.api.endpoints import HEADERS, Answer, Header, deprecation_headers
+from control_plane.api.endpoints import HEADERS, Answer
 from control_plane.api.query import NO_LIMIT, parse_query
 from control_plane.api.reads import Read
+from control_plane.api.versions import Header, deprecation_headers
 from control_plane.api.wanted import Media, Wanted
 from control_plane.identity.principal import Principal
 from control_plane.pools.listing import Page
@@ -44,7 +45,8 @@ class Export:
 
         async def attempt(placement: Placement) -> tuple[list[Header], Page, bool]:
             resource = endpoint.exposed(placement, self._scope).resource
-            headers = [(b"content-type", Media.LINES.value), *HEADERS[1:], *deprecation_headers(resource.deprecation)]
+            ending = deprecation_headers(resource.api_version, resource.deprecation, listed=resource.counted)
+            headers = [(b"content-type", Media.LINES.value), *HEADERS[1:], *ending]
             listing = self._asked.lines_of(parse_query(query, resource, whole=True))
             if self._place is None:
                 self._left = listing.limit

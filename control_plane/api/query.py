@@ -42,7 +42,7 @@ def parse_query(query: bytes, resource: Resource, *, whole: bool = False) -> Lis
 
     `whole`: of all rows, as an export has them, so that a limit holds as it is given, and there is none by itself.
     """
-    return _Parser(resource, whole).parse(_parameters(query))
+    return _Parser(resource, whole).parse(parameters(query))
 
 
 def one_way(order: Sequence[Sort]) -> str:
@@ -57,7 +57,8 @@ def _total(order: Sequence[Sort], resource: Resource) -> tuple[Sort, ...]:
     return (*order, *(sort for sort in key if sort.column not in named))
 
 
-def _parameters(query: bytes) -> list[tuple[str, str]]:
+def parameters(query: bytes) -> list[tuple[str, str]]:
+    """The names and values in their order; raises `InvalidInput`."""
     try:
         return parse_qsl(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
     except UnicodeDecodeError:

@@ -7,10 +7,11 @@ from urllib.parse import quote, unquote_plus
 import asyncpg
 from starlette.types import Receive, Scope
 
-from control_plane.api.endpoints import Answer, Header
+from control_plane.api.endpoints import Answer
 from control_plane.api.exports import Export
 from control_plane.api.query import parse_query
 from control_plane.api.reads import Read, etag_header, question_of, unchanged
+from control_plane.api.versions import Header
 from control_plane.api.wanted import Media, Wanted, wanted
 from control_plane.errors import InvalidInput, NotSingular, RangeNotSatisfiable
 from control_plane.identity.principal import Principal

@@ -11,17 +11,15 @@ from starlette.types import Receive, Scope
 
 from control_plane.api.endpoints import (
     HEADERS,
-    JSON,
+    JSON_TYPE,
     Answer,
     Endpoint,
-    Header,
     Services,
-    api_version_of,
     caller_of,
-    deprecation_headers,
     require_no_query,
 )
 from control_plane.api.query import plain_listing
+from control_plane.api.versions import Header, api_version, deprecation_headers
 from control_plane.api.wanted import Wanted, wanted
 from control_plane.errors import InvalidInput, NotFound
 from control_plane.identity.principal import Principal
@@ -34,7 +32,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 
 # Of what has a tag a copy may be kept, and has to be asked about each time. What else an answer depends on is named.
 _KEPT: list[Header] = [
-    JSON,
+    JSON_TYPE,
     (b"cache-control", b"private, no-cache"),
     (b"vary", b"Authorization, Accept, Prefer, Range, Range-Unit"),
 ]
@@ -79,10 +77,11 @@ class Read(Endpoint):
 
     def _find_resource(self, template: str, pattern_version: int, version: str, name: str) -> Exposed:
         found = self.templates[template]
-        api_version = api_version_of(found, pattern_version, version)
-        resource = found.resource(name, api_version=api_version, pattern_version=pattern_version)
+        number = api_version(found, pattern_version, version)
+        resource = found.resource(name, api_version=number, pattern_version=pattern_version)
         headers = HEADERS if resource.version is None else _KEPT
-        return Exposed(resource, headers + deprecation_headers(resource.deprecation), plain_listing(resource))
+        ending = deprecation_headers(number, resource.deprecation, listed=resource.counted)
+        return Exposed(resource, headers + ending, plain_listing(resource))
 
 
 class ReadOne(Read):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from control_plane.api.documented import RETRY_AFTER
 from control_plane.api.query import MAX_OFFSET
 from control_plane.api.wanted import Media
-from control_plane.templates import Function, Resource, Template
+from control_plane.templates import FieldRule, Function, Resource, Template
 
 _SECURITY: list[dict[str, list[str]]] = [{"tenantToken": []}]
 _SCHEME = {
@@ -75,6 +75,27 @@ _PAGE = {
     },
 }  # fmt: skip
 _LINES = {"type": "string", "description": "A document per line, of all rows and not of a page."}
+_DEPRECATION = {
+    "type": "object",
+    "required": ["api", "resource", "field", "replacement", "announced", "sunset", "removed"],
+    "properties": {
+        "api": {"type": "integer"},
+        "resource": {"type": ["string", "null"], "description": "Null when the whole API version goes away."},
+        "field": {"type": ["string", "null"], "description": "Null when the whole resource goes away."},
+        "replacement": {"type": ["string", "null"]},
+        "announced": {"type": "string", "format": "date"},
+        "sunset": {"type": "string", "format": "date", "description": "The first day without a promise."},
+        "removed": {"type": "boolean", "description": "Whether it has gone."},
+    },
+}
+# The types of a function's arguments in a query string; what is not here is a string.
+_ARGUMENTS: dict[str, dict[str, str]] = {
+    "integer": {"type": "integer"},
+    "decimal": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "uuid": {"type": "string", "format": "uuid"},
+    "date": {"type": "string", "format": "date"},
+}
 _RESULT = {
     "type": "object",
     "required": ["success", "code", "message", "data", "errors"],
@@ -95,11 +116,13 @@ def add_tenant_paths(document: dict[str, Any], template: Template) -> None:
     components = document["components"]
     components["securitySchemes"]["tenantToken"] = _SCHEME
     components["schemas"]["MutationResult"] = _RESULT
+    components["schemas"]["Deprecation"] = _DEPRECATION
 
 
 def _operations(template: Template) -> Iterator[tuple[str, str, dict[str, Any]]]:
     latest = template.latest
     for api in template.api_versions(latest):
+        yield f"/api/v{api}/deprecations", "get", _register(api, template)
         for name, declared in template.manifest.resources.items():
             present = declared.since <= latest and not template.removed(api, name, latest)
             if present and (declared.api is None or api in declared.api):
@@ -108,8 +131,10 @@ def _operations(template: Template) -> Iterator[tuple[str, str, dict[str, Any]]]
                 yield f"/api/v{api}/{name}/{{id}}", "get", _one(resource)
         for name, function in template.manifest.functions.items():
             if function.since <= latest and (function.api is None or api in function.api):
-                call = _call(template.function(name, api_version=api, pattern_version=latest))
-                yield f"/api/v{api}/rpc/{name}", "post", call
+                found = template.function(name, api_version=api, pattern_version=latest)
+                if found.read_only:
+                    yield f"/api/v{api}/rpc/{name}", "get", _read(found)
+                yield f"/api/v{api}/rpc/{name}", "post", _call(found)
 
 
 def _list(resource: Resource) -> dict[str, Any]:
@@ -174,6 +199,35 @@ def _unchanged(resource: Resource) -> dict[str, Any]:
     return {"304": {"description": "The caller has the answer already.", "headers": {"ETag": _ETAG}}}
 
 
+def _register(api: int, template: Template) -> dict[str, Any]:
+    entries = {"type": "array", "items": {"$ref": "#/components/schemas/Deprecation"}}
+    return {
+        "operationId": f"list_deprecations_v{api}",
+        "summary": "List what is deprecated",
+        "tags": [f"tenant API v{api}"],
+        "security": _SECURITY,
+        "deprecated": template.ending(api, template.latest) is not None,
+        "responses": {"200": _json("The register.", entries), **_refusals(400, 401, 403, 404, 406, 410)},
+    }
+
+
+def _read(function: Function) -> dict[str, Any]:
+    call = _call(function)
+    del call["requestBody"], call["responses"]["413"], call["responses"]["415"]
+    return call | {
+        "operationId": f"read_{function.name}_v{function.api_version}",
+        "summary": f"Call {function.name}, which only reads",
+        "parameters": list(_arguments(function.input)),
+    }
+
+
+def _arguments(declared: Mapping[str, FieldRule]) -> Iterator[dict[str, Any]]:
+    for name, rule in declared.items():
+        described = {"description": "As JSON."} if rule.type in ("object", "array") else {}
+        schema = _ARGUMENTS.get(rule.type, {"type": "string"})
+        yield {"name": name, "in": "query", "required": bool(rule.required), "schema": schema, **described}
+
+
 def _call(function: Function) -> dict[str, Any]:
     result = {"$ref": "#/components/schemas/MutationResult"}
     refused = "Refused by the function: `success` is false. Or a problem."
@@ -194,7 +248,7 @@ def _call(function: Function) -> dict[str, Any]:
         },
         "tags": [f"tenant API v{function.api_version}"],
         "security": _SECURITY,
-        "responses": {"200": _json("Done.", result), **_refusals(400, 401, 413, 415), **answers},
+        "responses": {"200": _json("Done.", result), **_refusals(400, 401, 406, 413, 415), **answers},
     }
 
 

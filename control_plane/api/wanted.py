@@ -12,6 +12,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
+from control_plane.api.media import chosen
 from control_plane.api.query import MAX_OFFSET, one_way
 from control_plane.errors import InvalidInput, RangeNotSatisfiable
 from control_plane.pools.listing import Form, Listing
@@ -26,7 +27,7 @@ class Media(bytes, Enum):
     LINES = b"application/x-ndjson"
 
 
-_SPECIAL = {media.value: media for media in (Media.OBJECT, Media.PAGE, Media.LINES)}
+_OFFERED = tuple(media.value for media in Media)
 _LOOKED_AT = frozenset({b"accept", b"prefer", b"range", b"range-unit", b"if-none-match"})
 _RANGE = re.compile(rb"([0-9]{1,10})-([0-9]{0,10})")
 # Both of the estimates are answered with the number itself, and Preference-Applied says so.
@@ -88,7 +89,8 @@ NOTHING = Wanted()
 def wanted(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> tuple[Wanted, tuple[str, ...]]:
     """What the request's headers ask for, and the tags that the caller knows.
 
-    Raises `InvalidInput` when the query string says limit, offset or cursor beside a range, or for too many tags.
+    Raises `InvalidInput` when the query string says limit, offset or cursor beside a range, or for too many tags, and
+    `NotAcceptable` where Accept leaves no form of an answer.
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -108,20 +110,11 @@ def wanted(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> tuple[Wanted
 @lru_cache(maxsize=1024)
 def _wanted(accepted: bytes, preferred: bytes, ranged: bytes, unit: bytes) -> Wanted:
     asked = Wanted(
-        media=_media(accepted),
+        media=Media(chosen(accepted, _OFFERED)),
         counted=not _COUNTS.isdisjoint(each.strip().lower() for each in re.split(b"[,;]", preferred)),
         range=_range(ranged) if unit.strip().lower() in (b"", b"items") else None,
     )
     return NOTHING if asked == NOTHING else asked
-
-
-def _media(accepted: bytes) -> Media:
-    """The first of our special forms that is named: whoever names one knows it."""
-    for each in accepted.split(b","):
-        media = _SPECIAL.get(each.partition(b";")[0].strip().lower())
-        if media is not None:
-            return media
-    return Media.ARRAY
 
 
 def _range(text: bytes) -> tuple[int, int | None] | None:

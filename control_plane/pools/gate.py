@@ -45,6 +45,19 @@ SELECT (result ->> 'success')::boolean, result ->> 'code', convert_to(result::te
 FROM (SELECT CASE WHEN {gate} THEN tenancy.call_once($6::text, {function}::text::regproc, $5::jsonb) END AS result
 ) called"""
 
+# $5 API version; nothing when it is one that was taken away.
+_DEPRECATIONS = """
+SELECT CASE WHEN {gate} THEN (
+    SELECT convert_to(coalesce(jsonb_agg(jsonb_build_object(
+        'api', api, 'resource', resource, 'field', field, 'replacement', replacement,
+        'announced', announced, 'sunset', sunset, 'removed', removed
+    ) ORDER BY resource NULLS FIRST, field NULLS FIRST), '[]')::text, 'UTF8')
+    FROM tenancy.deprecations()
+    WHERE api = $5::integer
+    HAVING NOT coalesce(bool_or(removed AND resource IS NULL), false)
+) END"""
+
+DEPRECATIONS = _DEPRECATIONS.format(gate=READ)
 BIND = "SELECT tenancy.set_tenant_context($1::uuid, $2::uuid, $3::bigint, $5::boolean, $4::text[])"
 
 
@@ -90,6 +103,12 @@ async def read_one(
         return None if body is None else Document(body)
     row = await connection.fetchval(statement, *caller, id_, *(known or Known()))
     return None if row is None else Document(*row)
+
+
+async def read_deprecations(connection: asyncpg.Connection, caller: Caller, api_version: int) -> bytes | None:
+    """The register of an API version as a JSON array; None when the home does not serve the version any more."""
+    body: bytes | None = await connection.fetchval(DEPRECATIONS, *caller, api_version)
+    return body
 
 
 async def call_function(

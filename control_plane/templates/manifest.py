@@ -31,6 +31,8 @@ Operator = Literal["eq", "neq", "gt", "gte", "lt", "lte", "in", "is", "like", "i
 RESERVED_PARAMETERS = frozenset(
     {"select", "order", "limit", "offset", "cursor", "and", "or", "not", "columns", "on_conflict"}
 )
+# Addresses below an API version that are no resources.
+RESERVED_RESOURCES = frozenset({"deprecations", "rpc"})
 ViewerClass = Literal["public", "self", "moderator", "admin"]
 
 
@@ -189,6 +191,12 @@ class Manifest(_Strict):
     cached_queries: dict[Identifier, CachedQuery] = {}
     activity_types: dict[Identifier, ActivityType] = {}
     deprecations: tuple[Deprecation, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_no_resource_like_another_address(self) -> Manifest:
+        if taken := RESERVED_RESOURCES & set(self.resources):
+            raise ValueError(f"resources must not be named like other addresses: {sorted(taken)}")
+        return self
 
     @model_validator(mode="after")
     def _retires_what_was_announced(self) -> Manifest:

@@ -78,18 +78,19 @@ async def test_one_call_of_a_volatile_function_inserts_one_row(members: Members,
             assert len(await names(members, connection, member)) == number
 
 
-@pytest.mark.parametrize("kind", ["list", "one"])
+@pytest.mark.parametrize("kind", ["list", "one", "deprecations"])
 async def test_reads_are_a_result_over_an_init_plan_behind_the_gate(
     members: Members, pools: RequestPools, kind: str
 ) -> None:
     # attack 21: a scan at the top, beside the gate, or below a CTE would run before it
     member = await members.add("acme")
     schema = member.home.schema_name
-    statement, extra = (
-        (lists.list_statement(schema, 1, "projects", listing(members).shape), (10, 0))
-        if kind == "list"
-        else (gate.one_statement(schema, 1, "projects"), (uuid4(),))
-    )
+    asked: dict[str, tuple[str, tuple[Any, ...]]] = {
+        "list": (lists.list_statement(schema, 1, "projects", listing(members).shape), (10, 0)),
+        "one": (gate.one_statement(schema, 1, "projects"), (uuid4(),)),
+        "deprecations": (gate.DEPRECATIONS, (1,)),
+    }
+    statement, extra = asked[kind]
     async with pools.connection(member.placement) as connection:
         for mode in ("force_custom_plan", "force_generic_plan"):
             async with connection.transaction():

@@ -9,7 +9,7 @@ import pytest
 
 from control_plane.api.query import MAX_PARAMETERS, NO_LIMIT, parse_query
 from control_plane.api.wanted import MAX_TAGS, Media, wanted
-from control_plane.errors import InvalidInput, RangeNotSatisfiable
+from control_plane.errors import InvalidInput, NotAcceptable, RangeNotSatisfiable
 from control_plane.pools.listing import Condition, Form, Listing, Shape, Sort, Way
 from control_plane.pools.lists import list_statement
 from control_plane.templates import Resource
@@ -289,20 +289,23 @@ def test_headers_say_range_number_and_one_object() -> None:
     assert applied(plain, accept=b"application/vnd.pgrst.object+json;q=1").limit == 2
 
 
-def test_the_form_is_the_first_special_one_that_is_named() -> None:
+def test_the_form_is_the_one_that_is_preferred() -> None:
     for accepted, media in (
         (b"", Media.ARRAY),
         (b"application/json", Media.ARRAY),
         (b"text/html, */*;q=0.1", Media.ARRAY),
         (b"application/vnd.pgrst.object+json", Media.OBJECT),
-        (b"application/json, Application/X-NDJSON ;q=0.5", Media.LINES),
+        (b"application/json, Application/X-NDJSON ;q=0.5", Media.ARRAY),
+        (b"application/json;q=0.5, Application/X-NDJSON", Media.LINES),
         (b"application/vnd.control-plane.page+json, application/x-ndjson", Media.PAGE),
-        (b"application/x-ndjson2", Media.ARRAY),
     ):
         asked, _ = wanted([(b"accept", accepted)], b"")
         assert asked.media is media, accepted
     two, _ = wanted([(b"accept", b"text/html"), (b"accept", b"application/x-ndjson")], b"")
     assert two.media is Media.LINES
+    for refused in (b"text/csv", b"application/x-ndjson2", b"application/vnd.pgrst.array+json;nulls=stripped"):
+        with pytest.raises(NotAcceptable):
+            wanted([(b"accept", refused)], b"")
 
 
 def test_known_tags_are_read_as_http_writes_them() -> None:
