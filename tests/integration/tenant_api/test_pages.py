@@ -100,6 +100,7 @@ async def test_the_way_back_shows_the_same_pages(reader: Reader) -> None:
             if (following := link(last, "next")) is None:
                 break
             address = following
+        assert len(pages) == 5
         back = await walk(reader, link(last, "prev"), "prev")
         assert back == pages[-2::-1]
 
