@@ -105,10 +105,14 @@ class RegistryFeed:
             began = self._clock()
             try:
                 await self._follow(min(self._timeout * 2**failures, LONGEST_TIMEOUT))
-            except _LOST as error:
+            except Exception as error:  # whatever it is: a process that stopped looking would soon serve nobody
                 if self._looked_at - began > self._interval:
                     failures = 0
-                logger.warning("lost the registry's notices (%s); connecting again", type(error).__name__)
+                logger.warning(
+                    "lost the registry's notices (%s); connecting again",
+                    type(error).__name__,
+                    exc_info=None if isinstance(error, _LOST) else error,
+                )
             pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE)
             failures = min(failures + 1, 10)
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause)  # noqa: S311 - jitter
