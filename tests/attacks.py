@@ -22,6 +22,9 @@ SESSION = "tests/integration/sessions"
 PATH_BROKEN = "tests/integration/test_mutations.py"
 TOKENS = "tests/unit/identity/test_attacks.py"
 TOKENS_BROKEN = "tests/unit/identity/test_mutations.py"
+TAKEN_BACK = "tests/unit/identity/test_revocations.py"
+REVOKED = "tests/integration/test_revocations.py"
+FEED = "tests/integration/test_feed.py"
 VERIFIER = "tests/unit/identity/test_verifier.py"
 HEADERS = "tests/unit/identity/test_middleware.py"
 KEYS = "tests/unit/identity/test_jwks.py"
@@ -353,10 +356,15 @@ ATTACKS: dict[int, Attack] = {
         (
             f"{API}/test_callers.py::test_an_old_epoch_is_resolved_again_unseen",
             f"{SESSION}/test_changes.py::test_an_outdated_placement_is_read_again",
+            f"{FEED}::test_a_connection_that_is_cut_is_replaced_and_everything_read_again",
             "tests/conformance/test_fencing.py::test_a_fence_waits_for_a_writer_that_began_before",
             "tests/conformance/test_fencing.py::test_a_writer_that_comes_after_is_refused",
         ),
-        (f"{BROKEN}::the gate takes no lock", f"{BROKEN}::the gate ignores the epoch"),
+        (
+            f"{BROKEN}::the gate takes no lock",
+            f"{BROKEN}::the gate ignores the epoch",
+            f"{FEED}::nothing is read again after a gap",
+        ),
     ),
     39: Attack(
         "an answer that was kept for another tenant",
@@ -415,8 +423,15 @@ ATTACKS: dict[int, Attack] = {
             f"{API}/test_callers.py::test_suspending_and_resuming_take_effect_on_the_next_request",
             f"{API}/test_exports.py::test_a_tenant_that_is_taken_out_of_service_cuts_an_export_off",
             "tests/integration/test_members.py::test_a_list_takes_effect_at_once",
+            f"{REVOKED}::test_the_tokens_of_one_user_are_taken_back_and_new_ones_are_good",
+            f"{REVOKED}::test_with_all_notices_dropped_the_database_decides_on_the_next_request",
+            f"{FEED}::test_notices_that_are_lost_cost_a_revocation_no_more_than_the_interval",
         ),
-        (f"{BROKEN}::the gate ignores the state",),
+        (
+            f"{BROKEN}::the gate ignores the state",
+            f"{TOKENS_BROKEN}::the moment of a revocation does not count",
+            f"{FEED}::nobody reads the revocations",
+        ),
     ),
     45: Attack(
         "a stream that outlives its token",
@@ -501,12 +516,25 @@ ATTACKS: dict[int, Attack] = {
         ),
     ),
     65: Attack(
-        "a key that was replaced, a secret that is short",
+        "a key that was replaced, a token that was revoked, a secret that is short",
         (
             f"{VERIFIER}::test_attack_65_a_removed_key_ends_its_cached_tokens",
             f"{VERIFIER}::test_attack_65_another_key_under_the_same_id_ends_its_cached_tokens",
             f"{VERIFIER}::test_attack_65_a_short_signing_key_stops_the_start",
+            f"{TAKEN_BACK}::test_attack_65_a_revoked_token_dies_on_its_next_use",
+            f"{TAKEN_BACK}::test_attack_65_a_revoked_platform_token_dies_on_its_next_use",
+            f"{TAKEN_BACK}::test_a_token_is_refused_when_its_revocation_may_have_been_deleted",
+            f"{FEED}::test_without_the_registry_tokens_are_good_for_as_long_as_placements_are",
         ),
-        (f"{TOKENS_BROKEN}::cached tokens outlive their key", f"{TOKENS_BROKEN}::a secret may be short"),
+        (
+            f"{TOKENS_BROKEN}::cached tokens outlive their key",
+            f"{TOKENS_BROKEN}::a secret may be short",
+            f"{TOKENS_BROKEN}::a revoked token stays cached",
+            f"{TOKENS_BROKEN}::a revoked token is good once more",
+            f"{TOKENS_BROKEN}::a cached token is not looked at again",
+            f"{TOKENS_BROKEN}::a token outlives its revocation",
+            f"{FEED}::only notices end a token",
+            f"{FEED}::old news of revocations are good for ever",
+        ),
     ),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from control_plane import __version__
-from control_plane.api import clusters, health, members, operations, tenants
+from control_plane.api import clusters, health, members, operations, revocations, tenants
 from control_plane.api.documented import document
 from control_plane.api.limits import BodyLimit
 from control_plane.api.readiness import Readiness
@@ -25,9 +25,9 @@ def create_app(plane: ControlPlane) -> FastAPI:
     """The application over an open `plane`, which outlives it."""
     app = FastAPI(title="Tenant control plane", version=__version__, description=DESCRIPTION)
     app.state.control_plane = plane
-    app.state.readiness = Readiness(plane.databases)
-    for router in (tenants.router, members.router, operations.router, clusters.router, health.router):
-        app.include_router(router)
+    app.state.readiness = Readiness(plane.databases, plane.feed)
+    for module in (tenants, members, revocations, operations, clusters, health):
+        app.include_router(module.router)
     app.router.routes[:0] = routes(plane)  # first, because every route before a hot one costs it a match
     app.add_middleware(BodyLimit)
     app.add_middleware(IdentityMiddleware, verifier=plane.verifier)

@@ -34,5 +34,8 @@ async def readyz(response: Response, readiness: Annotated[Readiness, Depends(_re
         response.status_code = 503
         response.headers["Retry-After"] = "1"
     return schemas.Readiness(
-        status="ready" if state.ready else "not_ready", registry=state.registry, clusters=state.clusters
+        status="ready" if state.ready else "not_ready",
+        registry=state.registry,
+        revocations=state.revocations,
+        clusters=state.clusters,
     )

@@ -86,7 +86,7 @@ async def serve_until(
     ready: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Serve `app` on `listener` until `stop` is set; `ready` is awaited once requests are accepted."""
-    await plane.verifier.start()
+    await plane.start()
     server = Server(app, ready)
 
     async def answer() -> None:

@@ -21,6 +21,7 @@ class OpenTenancy:
     """Sessions and connections over the same pools, and so under the same budget."""
 
     databases: Databases
+    placements: Placements
     sessions: TenantSessions
     connections: TenantConnections
 
@@ -49,4 +50,4 @@ async def open_tenancy(settings: Settings) -> AsyncIterator[OpenTenancy]:
         placements = Placements(databases)
         sessions = TenantSessions(pools, placements)
         stack.push_async_callback(sessions.aclose)
-        yield OpenTenancy(databases, sessions, TenantConnections(pools, placements))
+        yield OpenTenancy(databases, placements, sessions, TenantConnections(pools, placements))

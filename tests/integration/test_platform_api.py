@@ -371,7 +371,7 @@ async def test_readiness_names_each_cluster(
         ready = await nobody.get("/readyz")
         assert (ready.status_code, ready.json()) == (
             200,
-            {"status": "ready", "registry": "ok", "clusters": {"main": "ok"}},
+            {"status": "ready", "registry": "ok", "revocations": "ok", "clusters": {"main": "ok"}},
         )
         monkeypatch.setattr("control_plane.api.readiness.FRESH", -1.0)
         async with plane.databases.registry.begin() as session:
@@ -381,6 +381,6 @@ async def test_readiness_names_each_cluster(
         gone = await nobody.get("/readyz")
         assert (gone.status_code, gone.json()) == (
             503,
-            {"status": "not_ready", "registry": "ok", "clusters": {"main": "unreachable"}},
+            {"status": "not_ready", "registry": "ok", "revocations": "ok", "clusters": {"main": "unreachable"}},
         )
         assert gone.headers["retry-after"] == "1"

@@ -105,9 +105,10 @@ async def test_a_moving_tenant_is_a_503_with_retry_after(members: Members, clien
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_an_old_epoch_is_resolved_again_unseen(members: Members, client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_old_epoch_is_resolved_again_unseen(members: Members, client: httpx.AsyncClient, mode: str) -> None:
     # attack 38
-    member = await members.add("acme")
+    member = await members.add("acme", mode)
     await create(client, member, "ours")
     await members.set_state(member, "active", epoch=2)
     await members.record(member, epoch=2)
