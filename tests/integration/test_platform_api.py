@@ -347,6 +347,7 @@ async def test_each_call_needs_its_scope(app: FastAPI, plane: ControlPlane) -> N
         ("GET", f"/operations/{uuid4()}"): "operations:read",
         ("GET", "/clusters"): "clusters:read",
         ("POST", "/clusters"): "clusters:write",
+        ("PATCH", "/clusters/{name}"): "clusters:write",
     }
     scopes = set(needs.values())
     async with client(app) as caller:
