@@ -9,13 +9,12 @@ Pools for an application's own SQL are opened with `full_reset`.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy import select
@@ -33,6 +32,7 @@ from control_plane.pools.budget import Budget, HomePool, Lease, Slot, Target, Wa
 from control_plane.pools.connect import BROKEN, connect
 from control_plane.pools.databases import Databases
 from control_plane.pools.placement import Placement
+from control_plane.pools.session_state import INSPECT, LIBRARY, POOLER_SETTINGS, PooledConnection, ResetConnection
 from control_plane.registry.models import Cluster, Home, Tenant
 from control_plane.settings import Settings
 
@@ -41,47 +41,9 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 5.0  # seconds, in which a cancelled statement has to acknowledge
 INSPECT_EVERY = 1000  # uses of a connection
-# What a pooler passes on to its sessions; asyncpg's own spelling of the encoding would be passed on every time.
-_POOLER_SETTINGS = {"client_encoding": "UTF8"}
 _REGISTRY_FAILURES = (SQLAlchemyError, ClusterUnavailable, OSError, TimeoutError)
 _CLOSING = "The service is shutting down."
-LIBRARY = "control-plane library"  # how its sessions are called in pg_stat_activity
 MAX_HOMES = 10_000  # homes whose credential is remembered without a connection
-
-# A session that a request has changed: another role, tenant or path, a cursor, a lock.
-CLEAN_SESSION = """
-SELECT session_user = current_user
-   AND coalesce(current_setting('app.current_tenant_id', true), '') = ''
-   AND (SELECT setting = reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path')
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory')
-"""
-# The session ends itself: behind a pooler, closing the connection would leave it to the next one.
-INSPECT = f"SELECT CASE WHEN ({CLEAN_SESSION}) THEN true ELSE pg_terminate_backend(pg_backend_pid()) END"
-
-
-class ResetConnection(asyncpg.Connection):
-    """A connection whose `reset` leaves nothing that a statement can have made, prepared statements included."""
-
-    def get_reset_query(self) -> str:
-        return "DISCARD ALL"
-
-
-class PooledConnection(asyncpg.Connection):
-    """A connection to a pooler, which has another session of the server for each transaction, and resets it itself.
-
-    A session's prepared statements are thus those of many processes: each has names that no other one has. What is left
-    to reset are the parameters that a pooler takes along from session to session (TimeZone, DateStyle and the like).
-    """
-
-    _process = uuid4().hex[:12]
-    _numbers = itertools.count()
-
-    def get_reset_query(self) -> str:
-        return f"RESET ALL; SET application_name = '{LIBRARY}'"
-
-    def _get_unique_id(self, prefix: str) -> str:
-        return f"__cp_{prefix}_{self._process}_{next(self._numbers):x}__"
 
 
 class RequestPools:
@@ -236,7 +198,7 @@ class RequestPools:
             user=target.role,
             password=target.password,
             timeout=CONNECT_TIMEOUT,
-            server_settings=_POOLER_SETTINGS if target.pooled else {"jit": "off"},
+            server_settings=POOLER_SETTINGS if target.pooled else {"jit": "off"},
             # The role's statement_timeout answers first; this is for a server that no longer answers.
             command_timeout=self._settings.statement_timeout + 1.0,
             connection_class=self._connection_class(target),

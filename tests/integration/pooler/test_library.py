@@ -14,6 +14,7 @@ from tests.integration.sessions.test_connections import (
     test_a_session_between_transactions_holds_no_connection,
     test_cancelled_sessions_give_their_connections_back,
     test_nothing_of_a_session_reaches_the_next_request,
+    test_the_statements_of_a_session_may_alternate,
 )
 from tests.integration.sessions.test_endpoints import (
     test_a_commit_that_fails_is_no_success,
@@ -39,5 +40,6 @@ __all__ = [
     "test_interleaved_requests_of_two_tenants_never_mix",
     "test_nothing_of_a_session_reaches_the_next_request",
     "test_the_isolation_level_survives_the_change_of_place",
+    "test_the_statements_of_a_session_may_alternate",
     "world",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -14,7 +13,8 @@ from control_plane.errors import ClusterUnavailable, InvalidInput, StaleEpoch, U
 from control_plane.isolation.cluster import check_cluster
 from control_plane.isolation.login import role_call, verifier_call
 from control_plane.pools import requests
-from control_plane.pools.requests import PooledConnection, RequestPools
+from control_plane.pools.requests import RequestPools
+from control_plane.pools.session_state import CLEAN_SESSION, PROCESS, PooledConnection
 from control_plane.settings import Settings
 from control_plane.tenants.clusters import list_clusters, set_pooler
 from tests.integration import test_request_pools
@@ -201,23 +201,21 @@ async def test_statement_mode_serves_the_api(server: Server, members: Members, p
         await pools.aclose()
 
 
-async def test_prepared_statements_of_two_processes_have_two_names(
-    members: Members, settings: Settings, forgetting: Pooler, monkeypatch: pytest.MonkeyPatch
+async def test_prepared_statements_have_no_name_that_another_process_might_give(
+    members: Members, settings: Settings, forgetting: Pooler
 ) -> None:
     """They meet in the same session of the server, which nobody resets here; asyncpg's own names are numbers alone."""
     member = await members.add("acme", "schema")
-    kept = []  # asyncpg closes a statement that nobody has
-    for process in ("one", "two"):
-        monkeypatch.setattr(PooledConnection, "_process", process)
-        monkeypatch.setattr(PooledConnection, "_numbers", itertools.count())
-        pools = RequestPools(members.databases, settings, full_reset=True)
-        async with pools.connection(member.placement) as connection, connection.transaction():
-            statement = await connection.prepare("SELECT 1")
-            assert await statement.fetchval() == 1
-            kept.append(statement)
-        await settle(pools)
-        await pools.aclose()
-    assert len({statement.get_name() for statement in kept}) == 2
+    pools = RequestPools(members.databases, settings, full_reset=True)
+    async with pools.connection(member.placement) as connection, connection.transaction():
+        statement = await connection.prepare("SELECT 1")
+        assert await statement.fetchval() == 1
+        rows = [row[0] async for row in connection.cursor("SELECT 1")]
+        names = await connection.fetch("SELECT name FROM pg_prepared_statements")
+        assert rows == [1]
+        assert [row["name"] for row in names if not row["name"].startswith(f"__cp_stmt_{PROCESS}")] == []
+    await settle(pools)
+    await pools.aclose()
 
 
 async def test_an_inspection_ends_the_session_of_the_server(
@@ -253,7 +251,7 @@ async def test_an_inspection_that_leaves_the_session_is_noticed(
     members: Members, pools: RequestPools, forgetting: Pooler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Attack 35: `an inspection closes the connection alone`."""
-    monkeypatch.setattr(requests, "INSPECT", requests.CLEAN_SESSION)
+    monkeypatch.setattr(requests, "INSPECT", CLEAN_SESSION)
     with pytest.raises(RED):
         await test_an_inspection_ends_the_session_of_the_server(members, pools, forgetting, monkeypatch)
 
