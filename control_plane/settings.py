@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     dedicated_pool_size: int = Field(default=2, ge=1)  # per schema or database home and process
     pool_idle_seconds: float = Field(default=60.0, gt=0)
     acquire_timeout: float = Field(default=2.0, gt=0)  # seconds to wait for a connection before 503
+    tenant_queue: int = Field(default=256, ge=1)  # requests of a tenant that may wait; beyond it a 503 at once
     statement_timeout: float = Field(default=5.0, gt=0)  # seconds; of request roles
     provision_wait: float = Field(default=10.0, ge=0)  # seconds that POST /tenants waits before it answers 202
     migrate_concurrency: int = Field(default=2, ge=1)  # homes at a time per cluster

@@ -16,6 +16,8 @@ STAMP = "tests/conformance/test_stamp.py"
 ROUTING = "tests/conformance/test_routing.py"
 GATE = "tests/integration/test_gate.py"
 POOLS = "tests/integration/test_request_pools.py"
+POOLER = "tests/integration/pooler/test_pooler.py"
+BUDGET = "tests/unit/test_budget.py"
 API = "tests/integration/tenant_api"
 PLATFORM = "tests/integration/test_platform_api.py"
 SESSION = "tests/integration/sessions"
@@ -331,8 +333,22 @@ ATTACKS: dict[int, Attack] = {
         (f"{PATH_BROKEN}::an interrupted connection goes to the next request",),
     ),
     35: Attack(
-        "the same through PgBouncer",
-        why="Not supported yet: pools connect to the server itself, as login roles that a pooler would have to know.",
+        "the same through PgBouncer, in transaction mode and in statement mode",
+        (
+            f"{POOLS}::test_interleaved_requests_of_two_tenants_never_mix",  # run again by tests/integration/pooler
+            f"{POOLS}::test_cancels_timeouts_and_terminated_backends_never_mix_or_stick",
+            f"{API}/test_callers.py::test_an_old_epoch_is_resolved_again_unseen",
+            f"{SESSION}/test_connections.py::test_nothing_of_a_session_reaches_the_next_request",
+            f"{POOLER}::test_statement_mode_serves_the_api",
+            f"{POOLER}::test_a_pooler_that_is_set_up_wrongly_is_found",
+            f"{POOLER}::test_an_inspection_ends_the_session_of_the_server",
+        ),
+        (
+            f"{POOLER}::statements stay prepared behind a pooler",
+            f"{POOLER}::a session goes to the next client as it is",
+            f"{POOLER}::a pooler takes TimeZone along",
+            f"{POOLER}::an inspection closes the connection alone",
+        ),
     ),
     36: Attack(
         "an error in the middle of a transaction",
@@ -348,8 +364,19 @@ ATTACKS: dict[int, Attack] = {
         (
             f"{POOLS}::test_exhaustion_is_a_503_and_passes",
             f"{POOLS}::test_the_budget_holds_over_more_homes_than_it_has_connections",
+            f"{POOLS}::test_a_flood_of_one_tenant_leaves_the_others_served",
+            f"{BUDGET}::test_a_tenant_that_floods_leaves_connections_to_the_others",
+            f"{BUDGET}::test_tenants_take_turns_however_long_their_lines_are",
+            f"{BUDGET}::test_lines_have_an_end",
+            "tests/integration/test_cluster_budget.py::test_the_budget_holds_whatever_the_number_of_homes",
         ),
-        (f"{PATH_BROKEN}::one home may take every connection",),
+        (
+            f"{PATH_BROKEN}::one home may take every connection",
+            f"{BUDGET}::a tenant may hold what it can get",
+            f"{BUDGET}::requests are served in order of arrival",
+            f"{BUDGET}::a tenant may queue as much as it likes",
+            "tests/integration/test_cluster_budget.py::a home takes a slot beyond the budget",
+        ),
     ),
     38: Attack(
         "a write at the old place of a tenant that moved",

@@ -201,6 +201,9 @@ class Operation(BaseModel):
     finished_at: datetime | None
 
 
+PoolerAddress = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+
 class ClusterCreate(Body):
     """A PostgreSQL server to register; its posture is checked before it is accepted."""
 
@@ -227,6 +230,15 @@ class ClusterCreate(Body):
     region: Line | None = None
     isolations: list[Isolation] = Field(default=["shared", "schema", "database"], min_length=1, max_length=3)
     capacity: Positive | None = Field(default=None, description="Tenants; unlimited when absent.")
+    pooler: PoolerAddress | None = Field(default=None, description="Where requests connect to instead.")
+
+
+class ClusterUpdate(Body):
+    """What may change on a cluster; `pooler: null` sends requests to the server itself."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"pooler": "postgresql://pooler.example.com:6432"}]})
+
+    pooler: PoolerAddress | None
 
 
 class Cluster(BaseModel):
@@ -244,6 +256,7 @@ class Cluster(BaseModel):
                     "isolations": ["shared", "schema"],
                     "capacity": 500,
                     "tenants": 42,
+                    "pooler": None,
                     "created_at": "2026-03-01T09:30:00Z",
                 }
             ]
@@ -257,6 +270,7 @@ class Cluster(BaseModel):
     isolations: list[Isolation]
     capacity: int | None
     tenants: int
+    pooler: str | None
     created_at: datetime
 
 

@@ -84,6 +84,7 @@ class Cluster(Timestamps, Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str] = mapped_column(unique=True)
     dsn: Mapped[bytes]  # sealed; the administrative role's connection string
+    pooler: Mapped[str | None]  # address that requests connect to instead, without role, password and database
     database: Mapped[str]  # of shared and schema homes
     region: Mapped[str | None]
     isolations: Mapped[list[str]]  # what may be placed here

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261125_2210"
-down_revision = "20261122_1930"
+down_revision = "20261125_2200"
 branch_labels = None
 depends_on = None
 
