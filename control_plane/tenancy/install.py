@@ -50,7 +50,6 @@ async def _open(app: FastAPI, settings: Settings, verifier: TokenVerifier) -> As
         stack.push_async_callback(verifier.aclose)
         await verifier.start()
         app.state.tenancy = opened
-        app.state.tenant_sessions = opened.sessions
         yield
 
 
