@@ -27,7 +27,7 @@ async def tenant_context(
     `of` is the application whose connections are used, while it runs, or the settings of an installation, to which
     connections are opened for the block. Raises `TenantNotFound`, `ConfigurationError`, and what a session does.
     """
-    if not tenant or not isinstance(tenant, UUID | str) or not isinstance(user_id, UUID):
+    if not all((tenant, isinstance(tenant, UUID | str), isinstance(user_id, UUID))):
         raise ConfigurationError("A context needs a tenant and a user.", hint="Pass a slug or an id, and a user's id.")
     if isinstance(roles, str) or not all(isinstance(role, str) for role in roles):
         raise ConfigurationError("The roles of a context are a list of names.", hint="Pass ['editor'].")
