@@ -64,3 +64,11 @@ class Settings(BaseSettings):
     lock_timeout: float = Field(default=2.0, gt=0)  # seconds; of template DDL
     drift_interval: float = Field(default=3600.0, ge=0)  # seconds between a worker's checks of projections; 0 = none
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ServerForTests(BaseSettings):
+    """Where `control_plane.testing` makes its installations: a server, or an embedded one when absent."""
+
+    model_config = SettingsConfigDict(env_prefix="CP_TEST_", frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = None  # of a role with CREATEROLE and CREATEDB that is no superuser

@@ -54,7 +54,6 @@ async def _open(app: FastAPI, settings: Settings, verifier: TokenVerifier) -> As
         stack.push_async_callback(verifier.aclose)
         await asyncio.gather(verifier.start(), feed.start())
         app.state.tenancy = opened
-        app.state.tenant_sessions = opened.sessions
         yield
 
 
