@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import asyncpg
@@ -28,11 +28,14 @@ _NO_ANSWER: tuple[type[BaseException], ...] = (SQLAlchemyError, asyncpg.Postgres
 class State:
     registry: Literal["ok", "unreachable"]
     clusters: dict[str, ClusterState] = field(default_factory=dict)
+    draining: bool = False
 
     @property
-    def ready(self) -> bool:
+    def status(self) -> Literal["ready", "not_ready", "draining"]:
         """With the registry down known tenants are still served, so clusters alone decide."""
-        return "ok" in self.clusters.values()
+        if self.draining:
+            return "draining"
+        return "ready" if "ok" in self.clusters.values() else "not_ready"
 
 
 class Readiness:
@@ -44,13 +47,18 @@ class Readiness:
         self._state = State("unreachable")
         self._looked = float("-inf")
         self._lock = asyncio.Lock()
+        self._draining = False
+
+    def drain(self) -> None:
+        self._draining = True
 
     async def state(self) -> State:
-        async with self._lock:
-            if time.monotonic() - self._looked > FRESH:
-                self._state = await self._look()
-                self._looked = time.monotonic()
-            return self._state
+        if not self._draining:  # which is said at once, with what was known last
+            async with self._lock:
+                if time.monotonic() - self._looked > FRESH:
+                    self._state = await self._look()
+                    self._looked = time.monotonic()
+        return replace(self._state, draining=self._draining)
 
     async def _look(self) -> State:
         registry = await self._read_clusters()

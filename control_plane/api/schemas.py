@@ -275,7 +275,7 @@ class Readiness(BaseModel):
         }
     )
 
-    status: Literal["ready", "not_ready"]
+    status: Literal["ready", "not_ready", "draining"]
     registry: Literal["ok", "unreachable"]
     clusters: dict[str, Literal["ok", "unreachable", "not_ready"]]
 
