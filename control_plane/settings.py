@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     home: Path = Path(".control-plane")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    drain_seconds: float = Field(default=0.0, ge=0, le=3600)  # of serving with readiness gone, before `serve` ends
     database_url: SecretStr | None = None  # the registry; the embedded server when absent
     database_port: int | None = Field(default=None, ge=1, le=65535)  # opens the embedded server on 127.0.0.1
     secret_key: SecretStr | None = None  # encrypts credentials in the registry; generated in CP_HOME when embedded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import asyncpg
@@ -31,11 +31,14 @@ class State:
     registry: Literal["ok", "unreachable"]
     revocations: Revocations
     clusters: dict[str, ClusterState] = field(default_factory=dict)
+    draining: bool = False
 
     @property
-    def ready(self) -> bool:
+    def status(self) -> Literal["ready", "not_ready", "draining"]:
         """With the registry down known tenants are still served, until nobody knows which tokens were revoked."""
-        return "ok" in self.clusters.values() and self.revocations != "unknown"
+        if self.draining:
+            return "draining"
+        return "ready" if "ok" in self.clusters.values() and self.revocations != "unknown" else "not_ready"
 
 
 class Readiness:
@@ -48,13 +51,18 @@ class Readiness:
         self._state = State("unreachable", "unknown")
         self._looked = float("-inf")
         self._lock = asyncio.Lock()
+        self._draining = False
+
+    def drain(self) -> None:
+        self._draining = True
 
     async def state(self) -> State:
-        async with self._lock:
-            if time.monotonic() - self._looked > FRESH:
-                self._state = await self._look()
-                self._looked = time.monotonic()
-            return self._state
+        if not self._draining:  # which is said at once, with what was known last
+            async with self._lock:
+                if time.monotonic() - self._looked > FRESH:
+                    self._state = await self._look()
+                    self._looked = time.monotonic()
+        return replace(self._state, draining=self._draining)
 
     async def _look(self) -> State:
         registry = await self._read_clusters()

@@ -386,7 +386,7 @@ class Readiness(BaseModel):
         }
     )
 
-    status: Literal["ready", "not_ready"]
+    status: Literal["ready", "not_ready", "draining"]
     registry: Literal["ok", "unreachable"]
     revocations: Literal["ok", "late", "unknown"] = Field(
         description="`late`: those of the last 30 seconds may be missing; `unknown`: no token is accepted."

@@ -18,7 +18,7 @@ from starlette.types import Message
 
 from control_plane.api import streams
 from control_plane.api.streams import CutOff
-from control_plane.cli.serve import Server
+from control_plane.cli.server import Server
 from control_plane.identity.principal import Principal
 from control_plane.pools import lists
 from control_plane.pools.requests import RequestPools

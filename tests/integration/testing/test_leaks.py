@@ -14,7 +14,7 @@ from fastapi import BackgroundTasks, HTTPException, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.pools.gate import Caller
-from control_plane.pools.requests import ResetConnection
+from control_plane.pools.session_state import ResetConnection
 from control_plane.tenancy import CurrentPrincipal, TenantSession, tenant_context
 from control_plane.tenancy.dependencies import tenant_session
 from control_plane.testing import FailedAfterAnswer, Installation, Tenancy, TenancyContract, Tenant, application
