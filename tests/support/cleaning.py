@@ -26,8 +26,7 @@ async def clean(server: Server) -> None:
         installations = [*server.installations, *await _installations(server, own)]
         for name in own:  # first, because roles of the installations may own objects or hold grants in them
             await drop_database(connection, name)
-        for installation in dict.fromkeys(installations):
-            await _drop(connection, installation)
+        await _drop(connection, *dict.fromkeys(installations))
 
 
 async def drop_installation(server: Server, installation: UUID) -> None:
@@ -51,14 +50,17 @@ async def _installations(server: Server, databases: list[str]) -> list[UUID]:
     return found
 
 
-async def _drop(connection: asyncpg.Connection, installation: UUID) -> None:
-    prefix = f"cp_{installation.hex[:8]}_"
-    roles = [row["rolname"] for row in await connection.fetch(_ROLES, prefix)]
-    for row in await connection.fetch(_DATABASES, prefix):
-        await drop_database(connection, row["datname"])
-    for role in roles:
-        # The login role of a home carries the home's name; some homes are a database of that name.
-        if role.startswith(f"{prefix}t_"):
-            await drop_database(connection, role.removeprefix(prefix))
-    for role in roles:
+async def _drop(connection: asyncpg.Connection, *installations: UUID) -> None:
+    roles: list[str] = []
+    for installation in installations:
+        prefix = f"cp_{installation.hex[:8]}_"
+        of_installation = [row["rolname"] for row in await connection.fetch(_ROLES, prefix)]
+        for row in await connection.fetch(_DATABASES, prefix):
+            await drop_database(connection, row["datname"])
+        for role in of_installation:
+            # The login role of a home carries the home's name; some homes are a database of that name.
+            if role.startswith(f"{prefix}t_"):
+                await drop_database(connection, role.removeprefix(prefix))
+        roles += of_installation
+    for role in roles:  # last, because a copy of a database has the roles of its source
         await connection.execute(f'DROP ROLE "{role}"')

@@ -67,10 +67,20 @@ class Server:
         """A new database, a copy of `template` (its name) or empty; returns its name. It is never dropped in between:
         on many file systems creating files gets slow after many removals."""
         name = f"{self.session}_{next(self._numbers)}"
+        copied = f' TEMPLATE "{template}" STRATEGY file_copy' if template else ""
         async with self.connection() as connection:
-            await connection.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+            await connection.execute(f'CREATE DATABASE "{name}"{copied}')
             await connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
         return name
+
+    async def copy_database(self, source: str, name: str) -> None:
+        """A database of an installation with the contents of another. By files: that is three times as fast as blocks
+        by way of the log, on a server that has little to write back first."""
+        async with self.connection() as connection:
+            await connection.execute(
+                f'CREATE DATABASE "{name}" TEMPLATE "{source}" STRATEGY file_copy OWNER cp_owner ALLOW_CONNECTIONS true'
+            )
+            await connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
 
 
 def dsn_with(dsn: str, *, user: str | None = None, password: str | None = None, database: str | None = None) -> str:
