@@ -1,7 +1,8 @@
 """The PostgreSQL server that a test session runs on.
 
 The embedded one by default; `CP_TEST_DATABASE_URL` names another (a role with CREATEROLE and CREATEDB that is no
-superuser, as on managed PostgreSQL); `CP_TEST_DOCKER=1` starts postgres:18 in a container.
+superuser, as on managed PostgreSQL), or one for each worker of pytest-xdist, with spaces in between;
+`CP_TEST_DOCKER=1` starts postgres:18 in a container.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def dsn_with(dsn: str, *, user: str | None = None, password: str | None = None, 
 
 @contextmanager
 def open_server() -> Iterator[Server]:
-    if given := os.environ.get("CP_TEST_DATABASE_URL"):
+    if given := _given():
         asyncio.run(_check_role(given))
         yield Server(given, lasting=True)
     elif os.environ.get("CP_TEST_DOCKER") == "1":
@@ -106,6 +107,15 @@ def open_server() -> Iterator[Server]:
         with temporary_home() as home, EmbeddedServer(home, settings=FAST) as embedded:
             dsn = dsn_with(embedded.admin_dsn, database="postgres")
             yield Server(dsn, lasting=False, in_memory=home.is_relative_to(MEMORY))
+
+
+def _given() -> str | None:
+    """The worker's own: tests look for what another leaves behind, so no two workers share a server."""
+    given = os.environ.get("CP_TEST_DATABASE_URL", "").split()
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    if given and worker >= len(given):
+        raise RuntimeError(f"CP_TEST_DATABASE_URL names {len(given)} servers; run no more workers: -n {len(given)}")
+    return given[worker] if given else None
 
 
 @contextmanager
