@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
-from control_plane.api.app import create_app
 from control_plane.cli.run import run
 from control_plane.errors import ConfigurationError
 from control_plane.service import ControlPlane, open_control_plane
@@ -34,6 +33,7 @@ def serve(
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Only the API; `cp worker` runs elsewhere.")] = False,
 ) -> None:
     """Serve the API; stops gracefully on SIGTERM and Ctrl-C."""
+    from control_plane.api.app import create_app  # with the web framework, which no other command needs
 
     async def work(settings: Settings) -> None:
         log_to_stderr(settings)
