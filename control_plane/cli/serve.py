@@ -9,17 +9,19 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from control_plane.api.app import Application, create_app
 from control_plane.cli.run import run
 from control_plane.cli.server import Server
 from control_plane.errors import ConfigurationError
 from control_plane.operations.upkeep import pause
 from control_plane.service import ControlPlane, open_control_plane
 from control_plane.settings import Settings
+
+if TYPE_CHECKING:
+    from control_plane.api.app import Application
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def serve(
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Only the API; `cp worker` runs elsewhere.")] = False,
 ) -> None:
     """Serve the API; SIGTERM or Ctrl-C finishes what has begun, a second one ends at once."""
+    from control_plane.api.app import create_app  # with the web framework, which no other command needs
 
     async def work(settings: Settings) -> None:
         log_to_stderr(settings)

@@ -153,15 +153,18 @@ async def _remove(dsn: str, registry: str, installation_id: UUID | None) -> None
         await connection.close()
 
 
-async def drop_installation(connection: asyncpg.Connection, installation_id: UUID) -> None:
-    """Drop the databases and roles that an installation made on a server; the group roles of all of them stay."""
-    prefix = f"cp_{installation_id.hex[:8]}_"
-    roles = [row["rolname"] for row in await connection.fetch(_ROLES, prefix)]
-    for row in await connection.fetch(_DATABASES, prefix):
-        await drop_database(connection, row["datname"])
-    for role in roles:
-        # The login role of a home carries the home's name; some homes are a database of that name.
-        if role.startswith(f"{prefix}t_"):
-            await drop_database(connection, role.removeprefix(prefix))
-    for role in roles:
+async def drop_installation(connection: asyncpg.Connection, *installation_ids: UUID) -> None:
+    """Drop the databases and roles that installations made on a server; the group roles of all of them stay."""
+    roles: list[str] = []
+    for installation_id in installation_ids:
+        prefix = f"cp_{installation_id.hex[:8]}_"
+        own = [row["rolname"] for row in await connection.fetch(_ROLES, prefix)]
+        for row in await connection.fetch(_DATABASES, prefix):
+            await drop_database(connection, row["datname"])
+        for role in own:
+            # The login role of a home carries the home's name; some homes are a database of that name.
+            if role.startswith(f"{prefix}t_"):
+                await drop_database(connection, role.removeprefix(prefix))
+        roles += own
+    for role in roles:  # last, because a copy of a database has the roles of its source
         await connection.execute(f'DROP ROLE "{role}"')

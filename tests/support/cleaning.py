@@ -24,8 +24,7 @@ async def clean(server: Server) -> None:
         installations = [*server.installations, *await _installations(server, own)]
         for name in own:  # first, because roles of the installations may own objects or hold grants in them
             await drop_database(connection, name)
-        for installation in dict.fromkeys(installations):
-            await drop_made_by(connection, installation)
+        await drop_made_by(connection, *dict.fromkeys(installations))
 
 
 async def drop_installation(server: Server, installation: UUID) -> None:

@@ -1,7 +1,8 @@
 """The PostgreSQL server that a test session runs on.
 
 The embedded one by default; `CP_TEST_DATABASE_URL` names another (a role with CREATEROLE and CREATEDB that is no
-superuser, as on managed PostgreSQL); `CP_TEST_DOCKER=1` starts postgres:18 in a container.
+superuser, as on managed PostgreSQL), or one for each worker of pytest-xdist, with spaces in between;
+`CP_TEST_DOCKER=1` starts postgres:18 in a container.
 """
 
 from __future__ import annotations
@@ -54,15 +55,25 @@ class Server:
         """A new database, a copy of `template` (its name) or empty; returns its name. It is never dropped in between:
         on many file systems creating files gets slow after many removals."""
         name = f"{self.session}_{next(self._numbers)}"
+        copied = f' TEMPLATE "{template}" STRATEGY file_copy' if template else ""
         async with self.connection() as connection:
-            await connection.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+            await connection.execute(f'CREATE DATABASE "{name}"{copied}')
             await connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
         return name
+
+    async def copy_database(self, source: str, name: str) -> None:
+        """A database of an installation with the contents of another. By files: that is three times as fast as blocks
+        by way of the log, on a server that has little to write back first."""
+        async with self.connection() as connection:
+            await connection.execute(
+                f'CREATE DATABASE "{name}" TEMPLATE "{source}" STRATEGY file_copy OWNER cp_owner ALLOW_CONNECTIONS true'
+            )
+            await connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
 
 
 @contextmanager
 def open_server() -> Iterator[Server]:
-    if given := os.environ.get("CP_TEST_DATABASE_URL"):
+    if given := _given():
         asyncio.run(require_managed_role(given))
         yield Server(given, lasting=True)
     elif os.environ.get("CP_TEST_DOCKER") == "1":
@@ -72,6 +83,15 @@ def open_server() -> Iterator[Server]:
         with temporary_home() as home, EmbeddedServer(home, settings=FAST) as embedded:
             dsn = dsn_with(embedded.admin_dsn, database="postgres")
             yield Server(dsn, lasting=False, in_memory=home.is_relative_to(MEMORY))
+
+
+def _given() -> str | None:
+    """The worker's own: tests look for what another leaves behind, so no two workers share a server."""
+    given = os.environ.get("CP_TEST_DATABASE_URL", "").split()
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    if given and worker >= len(given):
+        raise RuntimeError(f"CP_TEST_DATABASE_URL names {len(given)} servers; run no more workers: -n {len(given)}")
+    return given[worker] if given else None
 
 
 @contextmanager
