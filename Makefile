@@ -1,11 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help dev test check test-long bench lock clean
+.PHONY: help dev test tests check test-long bench lock clean
 
 BIN := .venv/bin
 RUN := $(BIN)/python -m
-# One more worker than cores would only slow the database servers down. On a server that is given there is one: tests
-# that look for what another leaves behind must not run at the same time.
-WORKERS ?= $(if $(CP_TEST_DATABASE_URL),0,2)
+# One more worker than cores would only slow the database servers down. On servers that are given there is one for each:
+# tests that look for what another leaves behind must not run at the same time.
+WORKERS ?= $(if $(CP_TEST_DATABASE_URL),$(words $(CP_TEST_DATABASE_URL)),2)
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -13,8 +13,12 @@ help: ## Say what can be made
 dev: .venv/.installed ## Start everything on this machine: PostgreSQL, API, worker, three demo tenants
 	@exec $(BIN)/control-plane dev
 
-test: check ## Check, then run every test but the long ones
-	@$(RUN) pytest -n $(WORKERS) --dist loadscope
+test: .venv/.installed ## Check, and beside it run every test but the long ones
+	@$(MAKE) --no-print-directory --jobs 2 check tests
+
+# In the order of collection, which begins with the modules that take long and ends with many small ones.
+tests: .venv/.installed
+	@$(RUN) pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 check: .venv/.installed ## Lint, formatting, types, import contracts, templates
 	@$(RUN) ruff check

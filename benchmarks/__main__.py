@@ -1,4 +1,4 @@
-"""`python -m benchmarks [request_path] [provision] [migrate] [rebuild] [--quick]`, all by default; `… report`."""
+"""`python -m benchmarks [NAME …] [--quick]`, all by default: see `BENCHMARKS`; `… report`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import migrate, provision, rebuild, request_path, table
+from benchmarks import migrate, provision, rebuild, request_path, servers, table
 from benchmarks.figures import Report
 
 RESULTS = Path(__file__).parent / "results"
 BENCHMARKS: dict[str, Callable[[bool], Report]] = {
     "request_path": request_path.run,
+    "servers": servers.run,
     "provision": provision.run,
     "migrate": migrate.run,
     "rebuild": rebuild.run,
@@ -20,7 +21,7 @@ BENCHMARKS: dict[str, Callable[[bool], Report]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("names", nargs="*", metavar="name", help="request_path, provision, migrate, rebuild or report")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(BENCHMARKS)} or report")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, and measures nothing")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     parser.add_argument("--into", type=Path, help="with report: the Markdown file whose table is to be replaced")

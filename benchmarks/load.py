@@ -7,11 +7,14 @@ for the responses at hand, so that it takes little of the processor that the ser
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import subprocess
 import sys
 import time
-from itertools import cycle
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count, cycle
 from typing import cast
 
 import uvloop
@@ -19,25 +22,29 @@ from pydantic import BaseModel
 
 END_OF_HEAD = b"\r\n\r\n"
 LENGTH = b"content-length:"
+REFUSED = b"HTTP/1.1 503 "
 
 
 class Task(BaseModel):
-    """`requests` are whole HTTP requests, taken in turn; times in seconds."""
+    """`requests` are whole HTTP requests, taken in turn, or at random if `seed` is given; times in seconds."""
 
-    port: int
+    ports: list[int]  # the connections are spread over them
     requests: list[str]
     connections: int
     warmup: float
     seconds: float
+    seed: int | None = None
 
 
 class Measured(BaseModel):
-    """Over the measured seconds only; latencies in milliseconds."""
+    """Over the measured seconds only, but for `answered`; latencies in milliseconds."""
 
     requests: int
+    refused: int  # of the requests, those that were answered 503
     per_second: float
     p50: float
     p99: float
+    answered: int  # from the very beginning, so that what the server used can be divided by it
 
 
 def measure(task: Task) -> Measured:
@@ -62,12 +69,41 @@ def fetch(port: int, request: str) -> bytes:
         return received[end + 4 :]
 
 
+@dataclass
+class _Answers:
+    latencies: list[float] = field(default_factory=list)  # seconds
+    refused: int = 0
+    before: int = 0  # those of the warm-up
+
+    def begin(self) -> None:
+        self.before += len(self.latencies)
+        self.latencies.clear()
+        self.refused = 0
+
+
+def ask_all(port: int, requests: list[str], connections: int) -> None:
+    """Each of the requests once, as fast as may be."""
+
+    async def ask(left: Iterator[str]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for request in left:
+            writer.write(request.encode())
+            await reader.readexactly(_content_length(await reader.readuntil(END_OF_HEAD)))
+        writer.close()
+
+    async def run() -> None:
+        left = iter(requests)
+        await asyncio.gather(*(ask(left) for _ in range(connections)))
+
+    asyncio.run(run())
+
+
 class _Connection(asyncio.Protocol):
     """One request at a time; the next one as soon as the response is whole."""
 
-    def __init__(self, requests: list[bytes], offset: int, latencies: list[float], closed: asyncio.Event) -> None:
-        self._requests = cycle([*requests[offset:], *requests[:offset]])
-        self._latencies = latencies
+    def __init__(self, requests: Iterator[bytes], answers: _Answers, closed: asyncio.Event) -> None:
+        self._requests = requests
+        self._answers = answers
         self._closed = closed
         self._buffer = b""
         self._needed = 0  # bytes of the whole response, 0 = not known yet
@@ -81,10 +117,11 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
         if not self._needed and (end := self._buffer.find(END_OF_HEAD)) >= 0:
-            self._needed = end + 4 + _content_length(self._buffer[:end])
+            self._answers.refused += self._buffer.startswith(REFUSED)
+            self._needed = end + 4 + _content_length(self._buffer[:end], refusable=True)
         if not self._needed or len(self._buffer) < self._needed:
             return
-        self._latencies.append(time.perf_counter() - self._sent_at)
+        self._answers.latencies.append(time.perf_counter() - self._sent_at)
         self._buffer, self._needed = b"", 0
         if self.draining:
             self._transport.close()
@@ -101,11 +138,20 @@ class _Connection(asyncio.Protocol):
         self._transport.write(next(self._requests))
 
 
-def _content_length(head: bytes) -> int:
-    if not head.startswith(b"HTTP/1.1 200 "):
+def _content_length(head: bytes, *, refusable: bool = False) -> int:
+    if not (head.startswith(b"HTTP/1.1 200 ") or (refusable and head.startswith(REFUSED))):
         raise ValueError(f"not a 200: {head.decode()}")
     at = head.lower().index(LENGTH) + len(LENGTH)
     return int(head[at:].partition(b"\r\n")[0])
+
+
+def _order(task: Task, requests: list[bytes], number: int) -> Iterator[bytes]:
+    """What connection `number` asks for, without end: each begins elsewhere."""
+    if task.seed is None:
+        offset = number * len(requests) // task.connections
+        return cycle([*requests[offset:], *requests[:offset]])
+    choose = random.Random(f"{task.seed}.{number}").choice
+    return (choose(requests) for _ in count())
 
 
 async def _run(task: Task) -> Measured:
@@ -119,22 +165,23 @@ async def _run(task: Task) -> Measured:
 
     loop.set_exception_handler(fail)
     requests = [request.encode() for request in task.requests]
-    latencies: list[float] = []
+    answers = _Answers()
     opened: list[tuple[_Connection, asyncio.Event]] = []
     for number in range(task.connections):
         closed = asyncio.Event()
-        connection = _Connection(requests, number * len(requests) // task.connections, latencies, closed)
-        await loop.create_connection(lambda connection=connection: connection, "127.0.0.1", task.port)  # type: ignore[misc]
+        connection = _Connection(_order(task, requests, number), answers, closed)
+        port = task.ports[number % len(task.ports)]
+        await loop.create_connection(lambda connection=connection: connection, "127.0.0.1", port)  # type: ignore[misc]
         opened.append((connection, closed))
 
     await asyncio.wait({failure}, timeout=task.warmup)
-    latencies.clear()
+    answers.begin()
     began = time.perf_counter()
     await asyncio.wait({failure}, timeout=task.seconds)
     if failure.done():
         failure.result()
     seconds = time.perf_counter() - began
-    found = sorted(latencies)
+    found, refused = sorted(answers.latencies), answers.refused
     for connection, _ in opened:
         connection.draining = True
     for _, closed in opened:
@@ -142,9 +189,11 @@ async def _run(task: Task) -> Measured:
     failure.cancel()
     return Measured(
         requests=len(found),
+        refused=refused,
         per_second=len(found) / seconds,
         p50=found[len(found) // 2] * 1000,
         p99=found[len(found) * 99 // 100] * 1000,
+        answered=answers.before + len(answers.latencies),
     )
 
 

@@ -147,7 +147,7 @@ def _time_posts(home: Path, settings: Settings, sizes: Sizes) -> list[Series]:
     """Milliseconds of each POST /tenants, one at a time; of the first of a mode, which may prepare something, none."""
     series = {mode: Series(f"POST /tenants, {mode}", "ms") for mode in MODES}
     token = mint_platform_token(development_issuer(settings))
-    with service(home) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+    with service(home) as process, httpx.Client(base_url=f"http://127.0.0.1:{process.port}", timeout=60) as client:
         client.headers["Authorization"] = f"Bearer {token}"
         for number in range(sizes.posts + 1):
             for mode in MODES:

@@ -4,50 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+import re
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
+from typing import Any, TypeVar
+from urllib.parse import unquote
 
-from sqlalchemy import select
-
-from benchmarks.figures import Report, Series, interleaved, ratio
-from benchmarks.load import Task, fetch, measure
-from benchmarks.rivals import Rival
-from benchmarks.stage import (
-    dsn_with,
-    environment,
-    free_port,
-    installation,
-    onboard,
-    running,
-    server_settings,
-    service,
-    settings_for,
-    temporary_home,
-)
+from benchmarks.contestants import BARE, OURS, TYPICAL, UNCACHED, Contestant, Load, compete, started
+from benchmarks.delay import delayed
+from benchmarks.figures import Ratio, Report, Series, ratio
+from benchmarks.load import ask_all, fetch
+from benchmarks.scene import PATH, Scene, crowd, schema_requests, shared_scene
+from benchmarks.stage import Process, dsn_with, installation, server_settings, service, settings_for, temporary_home
 from control_plane.embedded import EmbeddedServer
-from control_plane.identity.issuers import development_issuer
-from control_plane.identity.tokens import mint_tenant_token
-from control_plane.registry.models import Home, Tenant
+from control_plane.embedded.binaries import binary
+from control_plane.pools.connect import connect
+from control_plane.registry.models import Cluster
+from control_plane.service import ControlPlane
 from control_plane.settings import Settings
 
-PATH = "/api/v1/users"
-OURS, UNCACHED, BARE, TYPICAL = "control plane", "control plane, no token cache", "bare Starlette", "typical FastAPI"
-
-# As cp_owner, whose policy sees all tenants. Whole seconds: then every serialiser writes the same instant.
-_ROWS = """
-SET ROLE cp_owner;
-INSERT INTO "{schema}".tb_user (tenant_id, email, name, created_at)
-SELECT t.id, format('user%s@example.com', n), format('User %s', n), timestamptz '2026-01-01Z' + n * interval '1 hour'
-FROM unnest('{{{tenants}}}'::uuid[]) AS t (id), generate_series(1, {rows}) AS n;
-ANALYZE "{schema}".tb_user;
-RESET ROLE;
-"""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,101 +38,198 @@ class Sizes:
     seconds: float = 4.0
     warmup: float = 1.0
     connections: int = 16
+    latency: float = 1.0  # milliseconds more for a round trip to the database
+    proxy_connections: int = 32
+    few: int = 1_000  # tenants, with a token each
+    many: int = 50_000
+    many_rows: int = 5
+    budget: int = 40  # connections for `tenants` schema homes
 
 
-QUICK = Sizes(tenants=3, rows=5, rounds=1, seconds=0.3, warmup=0.1, connections=2)
+QUICK = Sizes(
+    tenants=3, rows=5, rounds=1, seconds=0.3, warmup=0.1, connections=2, proxy_connections=2,
+    few=4, many=8, many_rows=2, budget=2,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What all contestants serve; `requests` has one whole HTTP request per tenant, the same for everybody."""
+class Stage:
+    """One installation on one server; the parts of the benchmark come after each other on it."""
 
-    rival: Rival
-    requests: list[str]
-    recorded: dict[str, Any]
+    home: Path
+    settings: Settings
+    dsn: str
+    sizes: Sizes
+    report: Report
+
+    def load(self, **changes: Any) -> Load:
+        sizes = self.sizes
+        return replace(Load(sizes.rounds, sizes.seconds, sizes.warmup, sizes.connections), **changes)
+
+    def prepare(self, work: Callable[[ControlPlane, Cluster], Awaitable[T]]) -> T:
+        async def run() -> T:
+            async with installation(self.settings) as (plane, cluster):
+                return await work(plane, cluster)
+
+        return asyncio.run(run())
 
 
 def run(quick: bool) -> Report:
-    """The rounds of all contestants; every one serves from the same server at the same time, but only one is asked."""
+    """All parts. Within one, every contestant serves from the same server at the same time, but only one is asked."""
     sizes = QUICK if quick else Sizes()
     with temporary_home() as home, EmbeddedServer(home) as server:
         settings = settings_for(home)
-        scene = asyncio.run(_set_the_scene(settings, sizes, server.admin_dsn))
-        with _contestants(home, scene.rival) as ports:
-            _require_equal_answers(ports, scene.requests)
-            report = Report("request_path", quick, scene.recorded)
-            _measure(report, sizes, ports, scene.requests)
+        recorded = {
+            **asdict(sizes),
+            "pool_size": settings.shared_pool_size,
+            "token_cache_size": settings.token_cache_size,
+            "loop": "uvloop",
+            "http": "httptools",
+            "path": PATH,
+            **asyncio.run(server_settings(server.admin_dsn)),
+        }
+        report = Report("request_path", quick, recorded)
+        stage = Stage(home, settings, server.admin_dsn, sizes, report)
+        scene = stage.prepare(lambda plane, cluster: shared_scene(plane, cluster, stage.dsn, sizes.tenants, sizes.rows))
+        with started(stage.home, scene.rival, scene.requests, OURS, UNCACHED, BARE, TYPICAL) as contestants:
+            _require_equal_answers(contestants)
+            _side_by_side(stage, contestants)
+            _two_processes(stage, scene, contestants)
+            _many_tenants(stage, contestants[OURS].processes)
+        _schema_homes(stage)
+        _far_database(stage, scene)  # last: the cluster's address is the proxy's from then on
     return report
 
 
-async def _set_the_scene(settings: Settings, sizes: Sizes, dsn: str) -> Scene:
-    async with installation(settings) as (plane, cluster):
-        await onboard(plane, "shared", sizes.tenants)
-        async with plane.databases.registry() as session:
-            tenants = list(await session.scalars(select(Tenant.id).order_by(Tenant.slug)))
-            home = (await session.scalars(select(Home))).one()
-        async with plane.databases.admin(cluster, home.database) as connection:
-            listed = ",".join(map(str, tenants))
-            await connection.execute(_ROWS.format(schema=home.schema_name, tenants=listed, rows=sizes.rows))
-        password = plane.databases.box.open(home.password)
-
-    issuer, user_id = development_issuer(settings), uuid4()
-    assert settings.signing_key is not None
-    rival = Rival(
-        dsn=dsn_with(dsn, database=home.database, user=home.role_name, password=password),
-        schema_name=home.schema_name,
-        pool_size=settings.shared_pool_size,
-        signing_key=settings.signing_key.get_secret_value(),
-        issuer=issuer.issuer,
-        audience=issuer.tenant_audience,
-        user_id=str(user_id),
-    )
-    requests = [_request(tenant, mint_tenant_token(issuer, tenant, user_id, ttl=86400)) for tenant in tenants]
-    recorded = {
-        **asdict(sizes),
-        "workers": 1,
-        "pool_size": settings.shared_pool_size,
-        "loop": "uvloop",
-        "http": "httptools",
-        "path": PATH,
-        **await server_settings(dsn),
-    }
-    return Scene(rival, requests, recorded)
+def _side_by_side(stage: Stage, contestants: dict[str, Contestant]) -> None:
+    found = compete(contestants, stage.load())
+    for field in ("throughput", "p50", "p99", "cpu"):
+        stage.report.figures += [getattr(results, field) for results in found.values()]
+    ours, uncached, bare, typical = (found[name].throughput for name in (OURS, UNCACHED, BARE, TYPICAL))
+    stage.report.ratios += [
+        ratio("throughput against the bare endpoint", ours, bare, "≥ 0.9"),
+        ratio("throughput against the typical endpoint", ours, typical, "≥ 6"),
+        ratio("processor time against the bare endpoint", found[OURS].cpu, found[BARE].cpu, "≤ 1"),
+        ratio("no token cache, against the bare endpoint", uncached, bare),
+        ratio("no token cache, against the typical endpoint", uncached, typical),
+    ]
 
 
-def _request(tenant_id: UUID, token: str) -> str:
-    return (
-        f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
-        f"X-Tenant-Id: {tenant_id}\r\nAuthorization: Bearer {token}\r\n\r\n"
-    )
+def _two_processes(stage: Stage, scene: Scene, first: dict[str, Contestant]) -> None:
+    names, prefix = (OURS, BARE, TYPICAL), "2 processes, "
+    with started(stage.home, scene.rival, scene.requests, *names) as second:
+        pairs = {name: Contestant([*first[name].processes, *second[name].processes], scene.requests) for name in names}
+        found = compete(pairs, stage.load(rounds=min(5, stage.sizes.rounds)), prefix)
+    stage.report.figures += [each for results in found.values() for each in (results.throughput, results.p99)]
+    ours, bare, typical = (found[name].throughput for name in names)
+    stage.report.ratios += [
+        ratio(prefix + "against the bare endpoint", ours, bare, "≥ 0.9"),
+        ratio(prefix + "against the typical endpoint", ours, typical, "≥ 6"),
+    ]
 
 
-@contextmanager
-def _contestants(home: Path, rival: Rival) -> Iterator[dict[str, int]]:
-    """All services, one worker each; their ports."""
-    with ExitStack() as stack:
-        yield {
-            OURS: stack.enter_context(service(home)),
-            UNCACHED: stack.enter_context(service(home, CP_TOKEN_CACHE_SIZE="0")),
-            BARE: stack.enter_context(_rival("benchmarks.rivals.bare:create_app", home, rival, "--factory")),
-            TYPICAL: stack.enter_context(_rival("benchmarks.rivals.typical:app", home, rival)),
+def _far_database(stage: Stage, scene: Scene) -> None:
+    sizes, names = stage.sizes, (OURS, BARE, TYPICAL)
+    with delayed(stage.dsn, sizes.latency) as dsn:
+        stage.prepare(lambda plane, cluster: _move(plane, cluster, dsn))
+        prefix = f"{sizes.latency:g} ms to the database, "
+        far = scene.rival.model_copy(update={"dsn": _through(dsn, scene.rival.dsn)})
+        with started(stage.home, far, scene.requests, *names) as contestants:
+            found = compete(contestants, stage.load(rounds=min(5, sizes.rounds)), prefix)
+        capacity = Series("the delay proxy alone, SELECT 1 of pgbench", "req/s", [_capacity(dsn, sizes)])
+        added = asyncio.run(_round_trip(dsn)) - asyncio.run(_round_trip(stage.dsn))
+    ours, bare, typical = (found[name].throughput for name in names)
+    fastest = Series("", "", [max(each.median for each in (ours, bare, typical))])
+    stage.report.figures += [each for results in found.values() for each in (results.throughput, results.p99)]
+    stage.report.figures += [capacity, Series("the delay that the proxy adds to a round trip", "ms", [added])]
+    stage.report.ratios += [
+        ratio(prefix + "against the bare endpoint", ours, bare, "≥ 0.9"),
+        ratio(prefix + "against the typical endpoint", ours, typical, "≥ 3"),
+        ratio("the delay proxy alone, against the fastest through it", capacity, fastest, "≥ 1.5"),
+    ]
+
+
+def _many_tenants(stage: Stage, ours: list[Process]) -> None:
+    """Requests in random order, so that a cache that is too small is hit as often as its share of the tokens."""
+    sizes = stage.sizes
+    requests = stage.prepare(lambda plane, cluster: crowd(plane, cluster, sizes.many, sizes.many_rows))
+    large = str(2 * sizes.many)
+    with service(stage.home, CP_TOKEN_CACHE_SIZE=large) as roomy:
+        contestants = {
+            "1 tenant": Contestant(ours, requests[:1]),
+            f"{sizes.few:,} tenants": Contestant(ours, requests[: sizes.few]),
+            f"{sizes.many:,} tenants": Contestant(ours, requests),
+            f"{sizes.many:,} tenants, token cache of {int(large):,}": Contestant([roomy], requests),
         }
+        for contestant in list(contestants.values())[2:]:
+            # The first request of a tenant reads its placement, which the rounds are not about.
+            ask_all(contestant.processes[0].port, contestant.requests, sizes.connections)
+        found = compete(contestants, stage.load(rounds=min(5, sizes.rounds), seed=1))
+    for results in found.values():
+        stage.report.figures += [results.throughput, results.p99, results.cpu]
+    one = next(iter(found.values())).throughput
+    stage.report.ratios += [
+        ratio(f"{name}, against 1 tenant", results.throughput, one) for name, results in list(found.items())[1:]
+    ]
 
 
-@contextmanager
-def _rival(app: str, home: Path, rival: Rival, *options: str) -> Iterator[int]:
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", app, *options, "--port", str(port), "--workers", "1"]
-    command += ["--loop", "uvloop", "--http", "httptools", "--ws", "none", "--no-access-log", "--no-server-header"]
-    variables = environment(home, RIVAL=rival.model_dump_json())
-    with running([*command, "--log-level", "warning"], f"http://127.0.0.1:{port}/", variables):
-        yield port
+def _schema_homes(stage: Stage) -> None:
+    sizes, name = stage.sizes, f"{stage.sizes.tenants} schema homes on {stage.sizes.budget} connections"
+    requests = stage.prepare(lambda plane, cluster: schema_requests(plane, cluster, sizes.tenants, sizes.rows))
+    with service(stage.home, CP_CLUSTER_CONNECTIONS=str(sizes.budget)) as ours:
+        began, before = time.monotonic(), asyncio.run(_sessions(stage.dsn))
+        found = compete({name: Contestant([ours], requests)}, stage.load(rounds=min(5, sizes.rounds), seed=1))[name]
+        opened = asyncio.run(_sessions(stage.dsn)) - before
+        per_second = opened / (time.monotonic() - began)
+    stage.report.figures += [found.throughput, found.p99, Series(f"{name}, sessions opened", "1/s", [per_second])]
+    stage.report.ratios.append(Ratio(f"{name}, answered without 503", "share", found.answered.values, "= 1"))
 
 
-def _require_equal_answers(ports: dict[str, int], requests: list[str]) -> None:
+async def _move(plane: ControlPlane, cluster: Cluster, dsn: str) -> None:
+    async with plane.databases.registry.begin() as session:
+        (await session.get_one(Cluster, cluster.id)).dsn = plane.databases.box.seal(dsn)
+
+
+def _through(proxy: str, dsn: str) -> str:
+    """`dsn` with the address of `proxy`."""
+    login, database = re.fullmatch(r"postgresql://(.*)@/(.*)\?.*", dsn).groups()  # type: ignore[union-attr]
+    user, _, password = login.partition(":")
+    return dsn_with(proxy, database=database, user=user, password=unquote(password))
+
+
+def _capacity(dsn: str, sizes: Sizes) -> float:
+    """Requests per second of a client that asks for nothing, on more connections than any contestant has."""
+    options = [f"--client={sizes.proxy_connections}", "--jobs=1", f"--time={max(1, round(sizes.seconds))}"]
+    command = [str(binary("pgbench")), "--no-vacuum", "--protocol=prepared", "--file=/dev/stdin", *options, dsn]
+    done = subprocess.run(command, input="SELECT 1;", capture_output=True, text=True, check=True)
+    return float(re.search(r"^tps = ([0-9.]+)", done.stdout, re.MULTILINE)[1])  # type: ignore[index]
+
+
+async def _round_trip(dsn: str) -> float:
+    """Milliseconds of the fastest of many."""
+    connection = await connect(dsn, application_name="benchmark")
+    taken = []
+    for _ in range(200):
+        began = time.perf_counter()
+        await connection.fetchval("SELECT 1")
+        taken.append((time.perf_counter() - began) * 1000)
+    await connection.close()
+    return min(taken)
+
+
+async def _sessions(dsn: str) -> int:
+    connection = await connect(dsn, application_name="benchmark")
+    try:
+        count: int = await connection.fetchval("SELECT sum(sessions)::bigint FROM pg_stat_database")
+        return count
+    finally:
+        await connection.close()
+
+
+def _require_equal_answers(contestants: dict[str, Contestant]) -> None:
     """Byte for byte, but for the typical service: it writes the same value in another order of keys."""
-    for request in requests:
-        bodies = {name: fetch(port, request) for name, port in ports.items()}
+    for request in contestants[OURS].requests:
+        bodies = {name: fetch(each.processes[0].port, request) for name, each in contestants.items()}
         expected = bodies.pop(OURS)
         if not json.loads(expected):
             raise AssertionError("there are no rows")
@@ -165,29 +242,3 @@ def _require_equal_answers(ports: dict[str, int], requests: list[str]) -> None:
 def _value(body: bytes) -> Any:
     """The documents with instants in place of their texts: Z and +00:00 are one."""
     return [{**each, "created_at": datetime.fromisoformat(each["created_at"])} for each in json.loads(body)]
-
-
-def _measure(report: Report, sizes: Sizes, ports: dict[str, int], requests: list[str]) -> None:
-    throughput = {name: Series(name, "req/s") for name in ports}
-    p50 = {name: Series(f"{name}, p50", "ms") for name in ports}
-    p99 = {name: Series(f"{name}, p99", "ms") for name in ports}
-    for order in interleaved(list(ports), sizes.rounds):
-        for name in order:
-            task = Task(
-                port=ports[name],
-                requests=requests,
-                connections=sizes.connections,
-                warmup=sizes.warmup,
-                seconds=sizes.seconds,
-            )
-            measured = measure(task)
-            throughput[name].values.append(measured.per_second)
-            p50[name].values.append(measured.p50)
-            p99[name].values.append(measured.p99)
-    report.figures = [*throughput.values(), *p50.values(), *p99.values()]
-    report.ratios = [
-        ratio("throughput against the bare endpoint", throughput[OURS], throughput[BARE], "≥ 0.7"),
-        ratio("throughput against the typical endpoint", throughput[OURS], throughput[TYPICAL], "≥ 4"),
-        ratio("no token cache, against the bare endpoint", throughput[UNCACHED], throughput[BARE]),
-        ratio("no token cache, against the typical endpoint", throughput[UNCACHED], throughput[TYPICAL]),
-    ]

@@ -14,9 +14,12 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+import psutil
 
 from control_plane.operations.engine import NewTenant
 from control_plane.pools.connect import connect
@@ -99,34 +102,48 @@ def dsn_with(dsn: str, *, database: str, user: str | None = None, password: str 
     return f"{parts.scheme}://{login}@{host}/{database}?{parts.query}"
 
 
-def environment(home: Path, **more: str) -> dict[str, str]:
-    """For a process of the program on `home`: nothing of the user's own CP_* settings."""
+def environment(home: Path | None, **more: str) -> dict[str, str]:
+    """For a process of the program on `home`, if it has one: nothing of the user's own CP_* settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CP_")}
-    return {**inherited, "CP_HOME": str(home), **more}
+    return {**inherited, **({} if home is None else {"CP_HOME": str(home)}), **more}
+
+
+@dataclass(frozen=True)
+class Process:
+    """A server, and the processes that it starts."""
+
+    port: int
+    pid: int
+
+    def cpu(self) -> float:
+        """The processor time that it has used so far, in seconds."""
+        root = psutil.Process(self.pid)
+        times = [each.cpu_times() for each in (root, *root.children(recursive=True))]
+        return sum(float(each.user + each.system) for each in times)
 
 
 @contextmanager
-def service(home: Path, **variables: str) -> Iterator[int]:
-    """`control-plane serve` on `home`; its port."""
+def service(home: Path, *options: str, **variables: str) -> Iterator[Process]:
+    """`control-plane serve` on `home`."""
     port = free_port()
-    command = [sys.executable, "-m", "control_plane", "serve"]
-    with running(command, f"http://127.0.0.1:{port}/readyz", environment(home, CP_PORT=str(port), **variables)):
-        yield port
+    command = [sys.executable, "-m", "control_plane", "serve", *options]
+    with running(command, port, "/readyz", environment(home, CP_PORT=str(port), **variables)) as process:
+        yield process
 
 
 @contextmanager
-def running(command: list[str], probe: str, variables: dict[str, str]) -> Iterator[None]:
-    """A process that is up once `probe` (an URL) is answered in any way; ended by SIGTERM."""
+def running(command: list[str], port: int, probe: str, variables: dict[str, str]) -> Iterator[Process]:
+    """A server that is up once `probe` (a path) is answered in any way; ended by SIGTERM."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, env=variables, stdout=output, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + PATIENCE
-            while not _answers(probe):
+            while not _answers(f"http://127.0.0.1:{port}{probe}"):
                 if process.poll() is not None or time.monotonic() > deadline:
                     output.seek(0)
                     raise RuntimeError(f"{command} does not start: {output.read().decode()}")
                 time.sleep(0.05)
-            yield
+            yield Process(port, process.pid)
         finally:
             process.terminate()
             try:

@@ -32,9 +32,10 @@ def render(documents: list[dict[str, Any]]) -> str:
 
 def _one(document: dict[str, Any]) -> str:
     machine, versions, settings = document["machine"], document["versions"], document["settings"]
+    postgres = settings.get("postgres.server_version")
     lines = [
         f"**{document['benchmark']}** — {document['started_at'][:10]}, {machine['cpus']} CPUs, "
-        f"{machine['architecture']}, Python {versions['python']}, PostgreSQL {settings['postgres.server_version']}, "
+        f"{machine['architecture']}, Python {versions['python']}, {f'PostgreSQL {postgres}, ' if postgres else ''}"
         f"load average {machine['load_before']:.1f} before and {machine['load_after']:.1f} after",
         "",
         "| | median | range | goal |",

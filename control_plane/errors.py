@@ -156,6 +156,16 @@ class MethodNotAllowed(ControlPlaneError):
 
     code, status = "method_not_allowed", 405
 
+    def __init__(self, message: str | None = None, *, allow: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+class NotAcceptable(ControlPlaneError):
+    """None of the media types in the header Accept is available."""
+
+    code, status = "PGRST107", 406  # PostgREST's
+
 
 class NotSingular(ControlPlaneError):
     """The result is not one object."""

@@ -140,7 +140,7 @@ def install_problems(app: Starlette) -> None:
     app.add_exception_handler(ControlPlaneError, _answer_own)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(Exception, _answer_unknown)
+    app.add_exception_handler(Exception, answer_unknown)
 
 
 def _own_headers(error: ControlPlaneError) -> dict[str, str]:
@@ -150,6 +150,8 @@ def _own_headers(error: ControlPlaneError) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, RangeNotSatisfiable):
         return {"Content-Range": f"*/{'*' if error.total is None else error.total}"}
+    if isinstance(error, MethodNotAllowed) and error.allow:
+        return {"Allow": ", ".join(error.allow)}
     if error.retry_after is not None:
         return {"Retry-After": str(error.retry_after)}
     return {}
@@ -176,7 +178,8 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     return problem_response(problem, request.url.path, error.headers)
 
 
-async def _answer_unknown(request: Request, error: Exception) -> Response:
+async def answer_unknown(request: Request, error: Exception) -> Response:
+    """The answer for a failure that nothing further in has named."""
     known = database_error(error) if isinstance(error, asyncpg.PostgresError) else internal_error(error)
     return problem_response(known, request.url.path)
 

@@ -25,6 +25,7 @@ from control_plane.migrator.removals import require_sunset
 from control_plane.operations.engine import Operations
 from control_plane.pools.databases import Databases
 from control_plane.pools.deprecated_calls import DeprecatedCalls
+from control_plane.pools.feed import RegistryFeed
 from control_plane.pools.placement import Placements
 from control_plane.pools.requests import RequestPools
 from control_plane.registry import clusters, template_versions
@@ -52,7 +53,15 @@ class ControlPlane:
     request_pools: RequestPools
     deprecated_calls: DeprecatedCalls
     verifier: TokenVerifier
+    feed: RegistryFeed
     installation_id: UUID
+
+    async def start(self) -> None:
+        """What a process that serves requests needs to know of issuers and of the registry, kept current from now on.
+
+        An issuer or a registry that is down holds nobody up.
+        """
+        await asyncio.gather(self.verifier.start(), self.feed.start())
 
     async def require_safe_posture(self) -> None:
         """Raises `UnsafePosture` naming the fix where a cluster cannot isolate; an unreachable one shows in /readyz."""
@@ -141,15 +150,19 @@ async def open_control_plane(settings: Settings, *, upgrade: bool = False) -> As
         stack.push_async_callback(operations.aclose)
         verifier = build_verifier(settings)
         stack.push_async_callback(verifier.aclose)
+        placements = Placements(databases)
+        feed = RegistryFeed(dsn, settings, placements, verifier.revocations)
+        stack.push_async_callback(feed.aclose)
         yield ControlPlane(
             settings=settings,
             databases=databases,
             templates=templates,
             operations=operations,
-            placements=Placements(databases),
+            placements=placements,
             request_pools=pools,
             deprecated_calls=calls,
             verifier=verifier,
+            feed=feed,
             installation_id=installation,
         )
 

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     home: Path = Path(".control-plane")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    drain_seconds: float = Field(default=0.0, ge=0, le=3600)  # of serving with readiness gone, before `serve` ends
     database_url: SecretStr | None = None  # the registry; the embedded server when absent
     database_port: int | None = Field(default=None, ge=1, le=65535)  # opens the embedded server on 127.0.0.1
     secret_key: SecretStr | None = None  # encrypts credentials in the registry; generated in CP_HOME when embedded
@@ -57,9 +58,18 @@ class Settings(BaseSettings):
     dedicated_pool_size: int = Field(default=2, ge=1)  # per schema or database home and process
     pool_idle_seconds: float = Field(default=60.0, gt=0)
     acquire_timeout: float = Field(default=2.0, gt=0)  # seconds to wait for a connection before 503
+    tenant_queue: int = Field(default=256, ge=1)  # requests of a tenant that may wait; beyond it a 503 at once
     statement_timeout: float = Field(default=5.0, gt=0)  # seconds; of request roles
     provision_wait: float = Field(default=10.0, ge=0)  # seconds that POST /tenants waits before it answers 202
     migrate_concurrency: int = Field(default=2, ge=1)  # homes at a time per cluster
     lock_timeout: float = Field(default=2.0, gt=0)  # seconds; of template DDL
     drift_interval: float = Field(default=3600.0, ge=0)  # seconds between a worker's checks of projections; 0 = none
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ServerForTests(BaseSettings):
+    """Where `control_plane.testing` makes its installations: a server, or an embedded one when absent."""
+
+    model_config = SettingsConfigDict(env_prefix="CP_TEST_", frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = None  # of a role with CREATEROLE and CREATEDB that is no superuser

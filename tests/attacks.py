@@ -16,12 +16,17 @@ STAMP = "tests/conformance/test_stamp.py"
 ROUTING = "tests/conformance/test_routing.py"
 GATE = "tests/integration/test_gate.py"
 POOLS = "tests/integration/test_request_pools.py"
+POOLER = "tests/integration/pooler/test_pooler.py"
+BUDGET = "tests/unit/test_budget.py"
 API = "tests/integration/tenant_api"
 PLATFORM = "tests/integration/test_platform_api.py"
 SESSION = "tests/integration/sessions"
 PATH_BROKEN = "tests/integration/test_mutations.py"
 TOKENS = "tests/unit/identity/test_attacks.py"
 TOKENS_BROKEN = "tests/unit/identity/test_mutations.py"
+TAKEN_BACK = "tests/unit/identity/test_revocations.py"
+REVOKED = "tests/integration/test_revocations.py"
+FEED = "tests/integration/test_feed.py"
 VERIFIER = "tests/unit/identity/test_verifier.py"
 HEADERS = "tests/unit/identity/test_middleware.py"
 KEYS = "tests/unit/identity/test_jwks.py"
@@ -206,6 +211,7 @@ ATTACKS: dict[int, Attack] = {
         "a plan that reads before the gate has agreed",
         (
             f"{GATE}::test_reads_are_a_result_over_an_init_plan_behind_the_gate",
+            f"{API}/test_page_plans.py::test_every_form_is_an_init_plan_behind_the_gate_and_a_range_of_an_index",
             f"{GATE}::test_a_poisoned_session_setting_does_not_reach_the_next_request",
             f"{CONTEXT}::test_a_poisoned_session_setting_does_not_reach_the_next_request",
         ),
@@ -288,8 +294,14 @@ ATTACKS: dict[int, Attack] = {
             f"{API}/test_dialect.py::test_only_what_is_declared_may_be_named",
             f"{ROUTING}::test_parameters_are_data",
             f"{CURSORS}::test_a_cursor_that_was_changed_is_refused",
+            f"{API}/test_pages.py::test_a_cursor_is_good_for_one_question_only",
+            f"{API}/test_pages.py::test_a_wrong_cursor_is_refused_where_there_are_no_rows_too",
         ),
-        (f"{PATH_BROKEN}::a quote ends the identifier",),
+        (
+            f"{PATH_BROKEN}::a quote ends the identifier",
+            f"{API}/test_pages.py::a cursor is opened only where rows are compared with it",
+            f"{API}/test_pages.py::a cursor is good for any question",
+        ),
     ),
     32: Attack(
         "slugs that collide, escape or come back",
@@ -321,8 +333,22 @@ ATTACKS: dict[int, Attack] = {
         (f"{PATH_BROKEN}::an interrupted connection goes to the next request",),
     ),
     35: Attack(
-        "the same through PgBouncer",
-        why="Not supported yet: pools connect to the server itself, as login roles that a pooler would have to know.",
+        "the same through PgBouncer, in transaction mode and in statement mode",
+        (
+            f"{POOLS}::test_interleaved_requests_of_two_tenants_never_mix",  # run again by tests/integration/pooler
+            f"{POOLS}::test_cancels_timeouts_and_terminated_backends_never_mix_or_stick",
+            f"{API}/test_callers.py::test_an_old_epoch_is_resolved_again_unseen",
+            f"{SESSION}/test_connections.py::test_nothing_of_a_session_reaches_the_next_request",
+            f"{POOLER}::test_statement_mode_serves_the_api",
+            f"{POOLER}::test_a_pooler_that_is_set_up_wrongly_is_found",
+            f"{POOLER}::test_an_inspection_ends_the_session_of_the_server",
+        ),
+        (
+            f"{POOLER}::statements stay prepared behind a pooler",
+            f"{POOLER}::a session goes to the next client as it is",
+            f"{POOLER}::a pooler takes TimeZone along",
+            f"{POOLER}::an inspection closes the connection alone",
+        ),
     ),
     36: Attack(
         "an error in the middle of a transaction",
@@ -338,27 +364,48 @@ ATTACKS: dict[int, Attack] = {
         (
             f"{POOLS}::test_exhaustion_is_a_503_and_passes",
             f"{POOLS}::test_the_budget_holds_over_more_homes_than_it_has_connections",
+            f"{POOLS}::test_a_flood_of_one_tenant_leaves_the_others_served",
+            f"{BUDGET}::test_a_tenant_that_floods_leaves_connections_to_the_others",
+            f"{BUDGET}::test_tenants_take_turns_however_long_their_lines_are",
+            f"{BUDGET}::test_lines_have_an_end",
+            "tests/integration/test_cluster_budget.py::test_the_budget_holds_whatever_the_number_of_homes",
         ),
-        (f"{PATH_BROKEN}::one home may take every connection",),
+        (
+            f"{PATH_BROKEN}::one home may take every connection",
+            f"{BUDGET}::a tenant may hold what it can get",
+            f"{BUDGET}::requests are served in order of arrival",
+            f"{BUDGET}::a tenant may queue as much as it likes",
+            "tests/integration/test_cluster_budget.py::a home takes a slot beyond the budget",
+        ),
     ),
     38: Attack(
         "a write at the old place of a tenant that moved",
         (
             f"{API}/test_callers.py::test_an_old_epoch_is_resolved_again_unseen",
             f"{SESSION}/test_changes.py::test_an_outdated_placement_is_read_again",
+            f"{FEED}::test_a_connection_that_is_cut_is_replaced_and_everything_read_again",
             "tests/conformance/test_fencing.py::test_a_fence_waits_for_a_writer_that_began_before",
             "tests/conformance/test_fencing.py::test_a_writer_that_comes_after_is_refused",
         ),
-        (f"{BROKEN}::the gate takes no lock", f"{BROKEN}::the gate ignores the epoch"),
+        (
+            f"{BROKEN}::the gate takes no lock",
+            f"{BROKEN}::the gate ignores the epoch",
+            f"{FEED}::nothing is read again after a gap",
+        ),
     ),
     39: Attack(
         "an answer that was kept for another tenant",
         (
             f"{API}/test_reads.py::test_answers_are_private_and_bytes_of_the_database",
+            f"{API}/test_tags.py::test_a_tag_is_for_one_caller",
+            f"{API}/test_tags.py::test_a_tag_covers_all_that_the_answer_says",
             f"{CACHE}::test_each_tenant_has_answers_of_its_own",
             f"{CACHE}::test_an_answer_is_for_one_class_of_viewers",
         ),
-        (f"{API}/test_reads.py::answers may be kept by others",),
+        (
+            f"{API}/test_reads.py::answers may be kept by others",
+            f"{API}/test_tags.py::a tag does not know who asks",
+        ),
     ),
     40: Attack(
         "errors that tell of rows or of the database",
@@ -401,14 +448,26 @@ ATTACKS: dict[int, Attack] = {
         "a user who was removed, a tenant that was suspended, with a token that is still good",
         (
             f"{API}/test_callers.py::test_suspending_and_resuming_take_effect_on_the_next_request",
+            f"{API}/test_exports.py::test_a_tenant_that_is_taken_out_of_service_cuts_an_export_off",
             "tests/integration/test_members.py::test_a_list_takes_effect_at_once",
+            f"{REVOKED}::test_the_tokens_of_one_user_are_taken_back_and_new_ones_are_good",
+            f"{REVOKED}::test_with_all_notices_dropped_the_database_decides_on_the_next_request",
+            f"{FEED}::test_notices_that_are_lost_cost_a_revocation_no_more_than_the_interval",
         ),
-        (f"{BROKEN}::the gate ignores the state",),
+        (
+            f"{BROKEN}::the gate ignores the state",
+            f"{TOKENS_BROKEN}::the moment of a revocation does not count",
+            f"{FEED}::nobody reads the revocations",
+        ),
     ),
     45: Attack(
         "a stream that outlives its token",
-        (f"{PLATFORM}::test_the_service_has_no_transport_but_http",),
-        why="There is no web socket: an answer is one statement, which statement_timeout ends.",
+        (
+            f"{API}/test_exports.py::test_an_export_ends_with_its_token",
+            f"{API}/test_exports.py::test_an_answer_that_is_cut_off_is_a_failure_for_the_client",
+            f"{PLATFORM}::test_the_service_has_no_transport_but_http",
+        ),
+        (f"{API}/test_exports.py::a stream has no end of its own",),
     ),
     # Tokens
     46: Attack("no algorithm, no signature", (FORGED,), (f"{TOKENS_BROKEN}::the algorithm is the token's choice",)),
@@ -484,12 +543,25 @@ ATTACKS: dict[int, Attack] = {
         ),
     ),
     65: Attack(
-        "a key that was replaced, a secret that is short",
+        "a key that was replaced, a token that was revoked, a secret that is short",
         (
             f"{VERIFIER}::test_attack_65_a_removed_key_ends_its_cached_tokens",
             f"{VERIFIER}::test_attack_65_another_key_under_the_same_id_ends_its_cached_tokens",
             f"{VERIFIER}::test_attack_65_a_short_signing_key_stops_the_start",
+            f"{TAKEN_BACK}::test_attack_65_a_revoked_token_dies_on_its_next_use",
+            f"{TAKEN_BACK}::test_attack_65_a_revoked_platform_token_dies_on_its_next_use",
+            f"{TAKEN_BACK}::test_a_token_is_refused_when_its_revocation_may_have_been_deleted",
+            f"{FEED}::test_without_the_registry_tokens_are_good_for_as_long_as_placements_are",
         ),
-        (f"{TOKENS_BROKEN}::cached tokens outlive their key", f"{TOKENS_BROKEN}::a secret may be short"),
+        (
+            f"{TOKENS_BROKEN}::cached tokens outlive their key",
+            f"{TOKENS_BROKEN}::a secret may be short",
+            f"{TOKENS_BROKEN}::a revoked token stays cached",
+            f"{TOKENS_BROKEN}::a revoked token is good once more",
+            f"{TOKENS_BROKEN}::a cached token is not looked at again",
+            f"{TOKENS_BROKEN}::a token outlives its revocation",
+            f"{FEED}::only notices end a token",
+            f"{FEED}::old news of revocations are good for ever",
+        ),
     ),
 }

@@ -12,7 +12,6 @@ import pytest_asyncio
 from sqlalchemy import delete
 
 from control_plane.embedded import EmbeddedServer
-from control_plane.isolation.cluster import prepare_cluster
 from control_plane.pools.connect import registry_engine
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster, Installation
@@ -20,6 +19,7 @@ from control_plane.registry.secrets import SecretBox
 from control_plane.registry.upgrade import upgrade
 from control_plane.settings import Settings
 from tests.support.cleaning import clean, drop_installation
+from tests.support.originals import Originals
 from tests.support.registries import Registries
 from tests.support.servers import FAST, Server, dsn_with, open_server, temporary_home
 
@@ -64,6 +64,11 @@ def registries(server: Server, registry_template: str) -> Registries:
     return Registries(server, registry_template)
 
 
+@pytest.fixture(scope="session")
+def originals(server: Server) -> Originals:
+    return Originals(server)
+
+
 @pytest_asyncio.fixture
 async def registry_dsn(server: Server, registries: Registries) -> AsyncIterator[str]:
     """The DSN of a registry, migrated and empty, that no other test uses at the same time."""
@@ -100,13 +105,13 @@ async def installation_id(server: Server, databases: Databases) -> AsyncIterator
 
 
 @pytest_asyncio.fixture
-async def cluster(server: Server, databases: Databases, installation_id: UUID) -> Cluster:
+async def cluster(server: Server, originals: Originals, databases: Databases, installation_id: UUID) -> Cluster:
     """The session's server, prepared for this test's installation and registered as cluster `main`."""
     registered = Cluster(
         id=uuid4(),
         name="main",
         dsn=databases.box.seal(server.dsn),
-        database=await prepare_cluster(databases, server.dsn, installation_id),
+        database=await originals.prepare(databases, installation_id),
         isolations=["shared", "schema", "database"],
         status="active",
     )

@@ -17,14 +17,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from benchmarks.rivals import rival
-from control_plane.pools.gate import Shape, Sort, list_statement
+from control_plane.pools.listing import Shape, Sort
+from control_plane.pools.lists import list_statement
 
 LIMIT = 100
 
 
 def create_app() -> Starlette:
     given = rival()
-    statement = list_statement(given.schema_name, 1, "users", Shape((Sort("created_at"), Sort("id"))))
+    order = (Sort("created_at", "timestamptz"), Sort("id", "uuid"))
+    statement = list_statement(given.schema_name, 1, "users", Shape(order, cursors=True))
     user_id = UUID(given.user_id)
     pool: asyncpg.Pool[Any]
 
@@ -48,7 +50,7 @@ def create_app() -> Starlette:
     async def users(request: Request) -> Response:
         tenant_id = UUID(request.headers["x-tenant-id"])
         async with pool.acquire() as connection:
-            answer = await connection.fetchval(statement, tenant_id, user_id, None, [], LIMIT, 0)
+            answer = await connection.fetchval(statement, tenant_id, user_id, None, [], LIMIT)
         return Response(answer[0], media_type="application/json")
 
     return Starlette(routes=[Route("/api/v1/users", users)], lifespan=lifespan)

@@ -40,5 +40,7 @@ TenantsWrite = Annotated[Principal, Depends(PlatformToken("tenants:write"))]
 OperationsRead = Annotated[Principal, Depends(PlatformToken("operations:read"))]
 ClustersRead = Annotated[Principal, Depends(PlatformToken("clusters:read"))]
 ClustersWrite = Annotated[Principal, Depends(PlatformToken("clusters:write"))]
+RevocationsRead = Annotated[Principal, Depends(PlatformToken("revocations:read"))]
+RevocationsWrite = Annotated[Principal, Depends(PlatformToken("revocations:write"))]
 
 Plane = Annotated[ControlPlane, Depends(control_plane)]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from control_plane import __version__
-from control_plane.api import clusters, health, members, operations, resources, tenants
+from control_plane.api import clusters, health, members, operations, revocations, tenants
 from control_plane.api.documented import document
 from control_plane.api.limits import BodyLimit
 from control_plane.api.readiness import Readiness
+from control_plane.api.routes import routes
+from control_plane.api.shortcut import Shortcut
 from control_plane.api.tenant_paths import add_tenant_paths
 from control_plane.identity.middleware import IdentityMiddleware
 from control_plane.problems import install_problems
@@ -20,16 +23,33 @@ The tenant of a request comes from its verified token and from nowhere else.
 """
 
 
-def create_app(plane: ControlPlane) -> FastAPI:
+class Application(FastAPI):
+    """FastAPI behind one identity for all requests, and past it the tenant API's own way."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        super().__init__(title="Tenant control plane", version=__version__, description=DESCRIPTION)
+        hot = routes(plane)
+        # Also here, for what the shortcut leaves: addresses that end with a slash, and whoever lists the routes.
+        self.router.routes[:0] = hot
+        self._entry = IdentityMiddleware(Shortcut(hot, super().__call__), plane.verifier)
+        self._readiness = Readiness(plane.databases, plane.feed)
+        self.state.control_plane = plane
+        self.state.readiness = self._readiness
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._entry(scope, receive, send)
+
+    def drain(self) -> None:
+        """Not be ready from now on, whatever else is; all requests are still served."""
+        self._readiness.drain()
+
+
+def create_app(plane: ControlPlane) -> Application:
     """The application over an open `plane`, which outlives it."""
-    app = FastAPI(title="Tenant control plane", version=__version__, description=DESCRIPTION)
-    app.state.control_plane = plane
-    app.state.readiness = Readiness(plane.databases)
-    for router in (tenants.router, members.router, operations.router, clusters.router, health.router):
-        app.include_router(router)
-    app.router.routes[:0] = resources.routes(plane)  # first, because every route before a hot one costs it a match
+    app = Application(plane)
+    for module in (tenants, members, revocations, operations, clusters, health):
+        app.include_router(module.router)
     app.add_middleware(BodyLimit)
-    app.add_middleware(IdentityMiddleware, verifier=plane.verifier)
     install_problems(app)
     template = plane.templates[plane.settings.template]
     document(app, lambda published: add_tenant_paths(published, template))

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from control_plane.api.access import ClustersRead, ClustersWrite, Plane
 from control_plane.api.documented import problems
-from control_plane.api.schemas import Cluster, ClusterCreate
+from control_plane.api.schemas import Cluster, ClusterCreate, ClusterUpdate
 from control_plane.tenants import clusters
 
 router = APIRouter(prefix="/clusters", tags=["clusters"])
@@ -33,5 +33,19 @@ async def add_cluster(body: ClusterCreate, principal: ClustersWrite, plane: Plan
         region=body.region,
         isolations=list(body.isolations),
         capacity=body.capacity,
+        pooler=body.pooler,
         actor=principal.subject,
     )
+
+
+@router.patch(
+    "/{name}",
+    response_model=Cluster,
+    summary="Change a cluster",
+    responses=problems(400, 401, 403, 404, 413, 503),
+)
+async def update_cluster(
+    name: str, body: ClusterUpdate, principal: ClustersWrite, plane: Plane
+) -> clusters.ClusterRecord:
+    """Put a pooler between requests and the server, or take it away; refused when it does not answer."""
+    return await clusters.set_pooler(plane.databases, name, body.pooler, actor=principal.subject)

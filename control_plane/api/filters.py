@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from control_plane.pools.gate import Condition
+from control_plane.pools.listing import Condition
 from control_plane.templates import Resource
 
 MAX_LISTED = 1000  # values of one in.()

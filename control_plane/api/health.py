@@ -26,13 +26,13 @@ async def healthz() -> schemas.Health:
     "/readyz",
     response_model=schemas.Readiness,
     summary="Readiness: 200 when any cluster can be served",
-    responses={503: {"model": schemas.Readiness, "description": "No cluster can be served."}},
+    responses={503: {"model": schemas.Readiness, "description": "No cluster can be served, or the process ends."}},
 )
 async def readyz(response: Response, readiness: Annotated[Readiness, Depends(_readiness)]) -> schemas.Readiness:
     state = await readiness.state()
-    if not state.ready:
+    if state.status != "ready":
         response.status_code = 503
         response.headers["Retry-After"] = "1"
     return schemas.Readiness(
-        status="ready" if state.ready else "not_ready", registry=state.registry, clusters=state.clusters
+        status=state.status, registry=state.registry, revocations=state.revocations, clusters=state.clusters
     )

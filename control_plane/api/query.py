@@ -1,4 +1,4 @@
-"""The query string of a list in PostgREST's words: filters, order, limit, offset and select.
+"""The query string of a list: filters, order, limit, offset and select in PostgREST's words, and our own cursor.
 
 What a caller may name is what the template declares: each identifier that reaches a statement is one of its own. All
 else is refused, all of it at once, with what would be allowed.
@@ -7,21 +7,23 @@ else is refused, all of it at once, with what would be allowed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
 from control_plane.api.filters import RefusedParameter, parse_filter
 from control_plane.errors import InvalidInput
-from control_plane.pools.gate import Listing, Shape, Sort
+from control_plane.pools.listing import WAYS, Listing, Shape, Sort
 from control_plane.templates import RESERVED_PARAMETERS, Resource
 
 MAX_OFFSET = 2**31 - 1
 MAX_PARAMETERS = 50
 MAX_KEYS = 100
+NO_LIMIT = 2**62  # rows
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_CURSOR = re.compile(r"[nNpP][A-Za-z0-9_-]{1,16384}")
 _DIRECTIONS = {"asc": False, "desc": True}
 _NULLS = {"nullsfirst": True, "nullslast": False}
 _UNSUPPORTED = "is a part of PostgREST's language that is not spoken here"
@@ -29,15 +31,34 @@ _UNSUPPORTED = "is a part of PostgREST's language that is not spoken here"
 
 def plain_listing(resource: Resource) -> Listing:
     """The first page as the template orders it."""
-    return Listing(Shape(tuple(map(Sort.of, resource.order))), resource.default_limit)
+    order = [Sort(column.removeprefix("-"), resource.columns[column.removeprefix("-")], column.startswith("-"))
+             for column in resource.order]  # fmt: skip
+    shape = Shape(_total(order, resource), version=resource.version)
+    return Listing(shape._replace(cursors=shape.uniform), resource.default_limit)
 
 
-def parse_query(query: bytes, resource: Resource) -> Listing:
-    """What the query string asks of `resource`; raises `InvalidInput` with an entry per parameter that is refused."""
-    return _Parser(resource).parse(_parameters(query))
+def parse_query(query: bytes, resource: Resource, *, whole: bool = False) -> Listing:
+    """What the query string asks of `resource`; raises `InvalidInput` with an entry per parameter that is refused.
+
+    `whole`: of all rows, as an export has them, so that a limit holds as it is given, and there is none by itself.
+    """
+    return _Parser(resource, whole).parse(parameters(query))
 
 
-def _parameters(query: bytes) -> list[tuple[str, str]]:
+def one_way(order: Sequence[Sort]) -> str:
+    """The order like this one that pages by cursor can have."""
+    return "order=" + ",".join(str(sort._replace(descending=order[0].descending)) for sort in order)
+
+
+def _total(order: Sequence[Sort], resource: Resource) -> tuple[Sort, ...]:
+    """With the key behind it, so that pages neither skip nor repeat."""
+    named = {sort.column for sort in order}
+    key = (Sort(column, resource.columns[column], order[-1].descending) for column in resource.key)
+    return (*order, *(sort for sort in key if sort.column not in named))
+
+
+def parameters(query: bytes) -> list[tuple[str, str]]:
+    """The names and values in their order; raises `InvalidInput`."""
     try:
         return parse_qsl(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
     except UnicodeDecodeError:
@@ -47,18 +68,22 @@ def _parameters(query: bytes) -> list[tuple[str, str]]:
 
 
 class _Parser:
-    def __init__(self, resource: Resource) -> None:
+    def __init__(self, resource: Resource, whole: bool) -> None:
         self.resource = resource
+        self.whole = whole
         self.listing = plain_listing(resource)
+        if whole:
+            self.listing = self.listing._replace(limit=NO_LIMIT)
         self.once: dict[str, Callable[[str], None]] = {
             "select": self.select,
             "order": self.order,
             "limit": self.limit,
             "offset": self.offset,
+            "cursor": self.cursor,
         }
 
     def parse(self, parameters: list[tuple[str, str]]) -> Listing:
-        filters, errors, seen = [], [], set()
+        filters, errors, seen = [], [], set[str]()
         for name, text in parameters:
             try:
                 if name in self.once:
@@ -74,6 +99,10 @@ class _Parser:
                     raise RefusedParameter("is unknown here", [*self.once, *self.resource.filters])
             except RefusedParameter as refused:
                 errors.append(_entry(name, refused))
+        try:
+            self._page(seen)
+        except RefusedParameter as refused:
+            errors.append(_entry("cursor", refused))
         if errors:
             raise _refusal(errors)
         # In an order of their own, so that the same conditions make the same statement.
@@ -92,12 +121,9 @@ class _Parser:
 
     def order(self, text: str) -> None:
         sorts = [self._sort(term) for term in text.split(",")]
-        named = [sort.column for sort in sorts]
-        if len(set(named)) < len(named):
+        if len({sort.column for sort in sorts}) < len(sorts):
             raise RefusedParameter("names a column more than once")
-        # Total, so that pages neither skip nor repeat.
-        sorts += [Sort(column, sorts[-1].descending) for column in self.resource.key if column not in named]
-        self.listing = self.listing._replace(shape=self.listing.shape._replace(order=tuple(sorts)))
+        self.listing = self.listing._replace(shape=self.listing.shape._replace(order=_total(sorts, self.resource)))
 
     def _sort(self, term: str) -> Sort:
         column, *words = term.strip().split(".")
@@ -108,13 +134,32 @@ class _Parser:
         nulls = words[1:] if words and words[0] in _DIRECTIONS else words
         if len(nulls) > 1 or not set(nulls) <= _NULLS.keys():
             raise RefusedParameter("is not of the form column.direction.nulls", [*_DIRECTIONS, *_NULLS])
-        return Sort(column, descending, _NULLS[nulls[0]] if nulls else None)
+        return Sort(column, self.resource.columns[column], descending, _NULLS[nulls[0]] if nulls else None)
 
     def limit(self, text: str) -> None:
-        self.listing = self.listing._replace(limit=min(_number(text, 2**63), self.resource.max_limit))
+        highest = NO_LIMIT if self.whole else self.resource.max_limit
+        self.listing = self.listing._replace(limit=min(_number(text, 2**63), highest))
 
     def offset(self, text: str) -> None:
         self.listing = self.listing._replace(offset=_number(text, MAX_OFFSET))
+
+    def cursor(self, text: str) -> None:
+        if _CURSOR.fullmatch(text) is None:
+            raise RefusedParameter("is no cursor of this list")
+        self.listing = self.listing._replace(shape=self.listing.shape._replace(way=WAYS[text[0]]), place=text[1:])
+
+    def _page(self, seen: set[str]) -> None:
+        """A page that can be gone on from: not one that is counted off, or without rows, or of an order with turns."""
+        shape = self.listing.shape
+        if "cursor" in seen:
+            if "offset" in seen:
+                raise RefusedParameter("goes on from a place; an offset beside it has no meaning")
+            if self.listing.limit == 0:
+                raise RefusedParameter("needs a limit of at least 1")
+            if not shape.uniform:
+                raise RefusedParameter(f"needs an order of one direction, such as {one_way(shape.order)}")
+        cursors = shape.uniform and "offset" not in seen and self.listing.limit > 0
+        self.listing = self.listing._replace(shape=shape._replace(cursors=cursors))
 
 
 def _number(text: str, high: int) -> int:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 Isolation = Literal["shared", "schema", "database"]
 TenantStatus = Literal["provisioning", "active", "suspended", "deleting", "deleted", "failed"]
@@ -201,6 +201,9 @@ class Operation(BaseModel):
     finished_at: datetime | None
 
 
+PoolerAddress = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+
 class ClusterCreate(Body):
     """A PostgreSQL server to register; its posture is checked before it is accepted."""
 
@@ -227,6 +230,15 @@ class ClusterCreate(Body):
     region: Line | None = None
     isolations: list[Isolation] = Field(default=["shared", "schema", "database"], min_length=1, max_length=3)
     capacity: Positive | None = Field(default=None, description="Tenants; unlimited when absent.")
+    pooler: PoolerAddress | None = Field(default=None, description="Where requests connect to instead.")
+
+
+class ClusterUpdate(Body):
+    """What may change on a cluster; `pooler: null` sends requests to the server itself."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"pooler": "postgresql://pooler.example.com:6432"}]})
+
+    pooler: PoolerAddress | None
 
 
 class Cluster(BaseModel):
@@ -244,6 +256,7 @@ class Cluster(BaseModel):
                     "isolations": ["shared", "schema"],
                     "capacity": 500,
                     "tenants": 42,
+                    "pooler": None,
                     "created_at": "2026-03-01T09:30:00Z",
                 }
             ]
@@ -257,7 +270,98 @@ class Cluster(BaseModel):
     isolations: list[Isolation]
     capacity: int | None
     tenants: int
+    pooler: str | None
     created_at: datetime
+
+
+_MOMENT = Field(default=None, description="Tokens issued before it; now when absent, and at most 5 minutes ahead.")
+_TENANT = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+# As long as a claim may be.
+_CLAIM = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class TokenRevocation(Body):
+    """One token, by its id."""
+
+    kind: Literal["token"]
+    token_id: _CLAIM = Field(description="Its claim `jti`; never the token.")
+    expires_at: AwareDatetime | None = Field(
+        default=None, description="Its claim `exp`, so that the revocation need not be kept for longer."
+    )
+
+
+class UserRevocation(Body):
+    """Every token that a user of a tenant has so far."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"kind": "user", "tenant": "acme", "user_id": "0b6f9a52-6a0f-4d5c-9a55-6a1c2a6f0d11"}]
+        }
+    )
+
+    kind: Literal["user"]
+    tenant: _TENANT = Field(description="Slug or id.")
+    user_id: UUID
+    issued_before: AwareDatetime | None = _MOMENT
+
+
+class TenantRevocation(Body):
+    """Every token that the users of a tenant have so far."""
+
+    kind: Literal["tenant"]
+    tenant: _TENANT = Field(description="Slug or id.")
+    issued_before: AwareDatetime | None = _MOMENT
+
+
+class SubjectRevocation(Body):
+    """Every platform token that a subject has so far."""
+
+    kind: Literal["subject"]
+    subject: _CLAIM
+    issued_before: AwareDatetime | None = _MOMENT
+
+
+RevocationCreate = TokenRevocation | UserRevocation | TenantRevocation | SubjectRevocation
+
+
+class Revocation(BaseModel):
+    """Tokens that were taken back; `subject` is the user's id where there is a tenant."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": 7,
+                    "kind": "user",
+                    "tenant_id": "0b6f9a52-6a0f-4d5c-9a55-6a1c2a6f0d11",
+                    "subject": "0b6f9a52-6a0f-4d5c-9a55-6a1c2a6f0d12",
+                    "token_id": None,
+                    "issued_before": "2026-03-01T09:30:00Z",
+                    "expires_at": "2027-04-05T09:30:00Z",
+                    "created_at": "2026-03-01T09:30:00Z",
+                }
+            ]
+        },
+    )
+
+    id: int
+    kind: Literal["token", "user", "tenant", "subject"]
+    tenant_id: UUID | None
+    subject: str | None
+    token_id: str | None
+    issued_before: datetime | None
+    expires_at: datetime
+    created_at: datetime
+
+
+class RevocationPage(BaseModel):
+    """A page, the newest first; `next_cursor` is null on the last one."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    items: list[Revocation]
+    next_cursor: str | None
 
 
 class Health(BaseModel):
@@ -271,12 +375,22 @@ class Readiness(BaseModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"status": "ready", "registry": "ok", "clusters": {"local": "ok", "eu-1": "unreachable"}}]
+            "examples": [
+                {
+                    "status": "ready",
+                    "registry": "ok",
+                    "revocations": "ok",
+                    "clusters": {"local": "ok", "eu-1": "unreachable"},
+                }
+            ]
         }
     )
 
-    status: Literal["ready", "not_ready"]
+    status: Literal["ready", "not_ready", "draining"]
     registry: Literal["ok", "unreachable"]
+    revocations: Literal["ok", "late", "unknown"] = Field(
+        description="`late`: those of the last 30 seconds may be missing; `unknown`: no token is accepted."
+    )
     clusters: dict[str, Literal["ok", "unreachable", "not_ready"]]
 
 

@@ -15,9 +15,9 @@ from control_plane.settings import Settings
 from control_plane.tenants import clusters
 from control_plane.tenants.clusters import ClusterRecord
 
-app = typer.Typer(no_args_is_help=True, help="Register, list, check and drain clusters.")
+app = typer.Typer(no_args_is_help=True, help="Register, list, check, change and drain clusters.")
 
-COLUMNS = ("name", "status", "region", "isolations", "tenants", "capacity", "id")
+COLUMNS = ("name", "status", "region", "isolations", "tenants", "capacity", "pooler", "id")
 
 Name = Annotated[str, typer.Argument(help="The cluster's name.")]
 
@@ -38,6 +38,9 @@ def add(
         list[IsolationName] | None, typer.Option(help="What may be placed here; repeat it. All when absent.")
     ] = None,
     capacity: Annotated[int | None, typer.Option(min=1, help="Tenants; unlimited when absent.")] = None,
+    pooler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="postgresql://host:6432, which requests go through.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check a server's posture, prepare it and register it."""
@@ -51,6 +54,7 @@ def add(
                 region=region,
                 isolations=[each.value for each in isolation or IsolationName],
                 capacity=capacity,
+                pooler=pooler,
                 actor=ACTOR,
             )
 
@@ -89,6 +93,24 @@ def check(name: Name, json: Json = False) -> None:
         typer.echo(f"{name} can isolate tenants.")
     if findings:
         raise typer.Exit(1)
+
+
+@app.command("set-pooler")
+def set_pooler(
+    name: Name,
+    address: Annotated[str | None, typer.Argument(help="postgresql://host:6432, without role and database.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="Let requests go to the server itself.")] = False,
+    json: Json = False,
+) -> None:
+    """Let requests go through a pooler such as PgBouncer in transaction mode."""
+    if (address is None) != none:
+        raise typer.BadParameter("Give an address, or --none.", param_hint="ADDRESS")
+
+    async def work(settings: Settings) -> ClusterRecord:
+        async with open_control_plane(settings) as plane:
+            return await clusters.set_pooler(plane.databases, name, address, actor=ACTOR)
+
+    _show(run(work, as_json=json), json)
 
 
 @app.command()

@@ -11,7 +11,6 @@ import httpx
 import typer
 from rich.console import Console
 
-from control_plane.api.app import create_app
 from control_plane.cli.run import ACTOR, run
 from control_plane.cli.serve import Host, Port, address, listen, log_to_stderr, serve_until, stop_on_signals
 from control_plane.errors import ControlPlaneError, TenantNotFound
@@ -60,6 +59,7 @@ DEMOS = (
 
 def dev(host: Host = None, port: Port = None, database_port: DatabasePort = None) -> None:
     """Start PostgreSQL, API and worker here, with three demo tenants; Ctrl-C stops everything, the data stays."""
+    from control_plane.api.app import create_app  # with the web framework, which no other command needs
 
     async def work(settings: Settings) -> None:
         log_to_stderr(settings)

@@ -30,7 +30,7 @@ def run(work: Callable[[Settings], Coroutine[Any, Any, T]], *, as_json: bool = F
     except ControlPlaneError as error:
         print_error(error, as_json=as_json)
         raise typer.Exit(FAILED) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(130) from None
 
 

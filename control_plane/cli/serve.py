@@ -9,20 +9,23 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
 
-from control_plane.api.app import create_app
 from control_plane.cli.run import run
+from control_plane.cli.server import Server
 from control_plane.errors import ConfigurationError
+from control_plane.operations.upkeep import pause
 from control_plane.service import ControlPlane, open_control_plane
 from control_plane.settings import Settings
 
+if TYPE_CHECKING:
+    from control_plane.api.app import Application
+
 logger = logging.getLogger(__name__)
 
-GRACE = 10  # seconds that requests in flight get when the service stops
+HURRY = 1.0  # seconds that each step of the end may take after a second signal
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="CP_HOST or 127.0.0.1")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port.", show_default="CP_PORT or 8000")]
@@ -33,7 +36,8 @@ def serve(
     port: Port = None,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Only the API; `cp worker` runs elsewhere.")] = False,
 ) -> None:
-    """Serve the API; stops gracefully on SIGTERM and Ctrl-C."""
+    """Serve the API; SIGTERM or Ctrl-C finishes what has begun, a second one ends at once."""
+    from control_plane.api.app import create_app  # with the web framework, which no other command needs
 
     async def work(settings: Settings) -> None:
         log_to_stderr(settings)
@@ -42,61 +46,41 @@ def serve(
             async with open_control_plane(settings) as plane:
                 await plane.require_safe_posture()
                 logger.info("listening on %s", address(listener))
-                await serve_until(stop, plane, create_app(plane), listener, worker=not no_worker)
+                app, drain = create_app(plane), plane.settings.drain_seconds
+                await serve_until(stop, plane, app, listener, worker=not no_worker, drain=drain)
 
     run(work, host=host, port=port)
-
-
-class Server(uvicorn.Server):
-    """uvicorn without its signal handling, which would end the process before the databases are closed."""
-
-    def __init__(self, app: Callable[..., Any], ready: Callable[[], Awaitable[None]] | None = None) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="uvloop",
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=GRACE,
-            )
-        )
-        self._ready = ready
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._ready is not None:
-            await self._ready()
 
 
 async def serve_until(
     stop: asyncio.Event,
     plane: ControlPlane,
-    app: Callable[..., Any],
+    app: Application,
     listener: socket.socket,
     *,
     worker: bool,
+    drain: float = 0.0,
     ready: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Serve `app` on `listener` until `stop` is set; `ready` is awaited once requests are accepted."""
-    await plane.verifier.start()
-    server = Server(app, ready)
+    """Serve `app` on `listener` until `stop` is set; `ready` is awaited once requests are accepted.
+
+    Then readiness goes, for `drain` seconds requests are served as before, so that load balancers notice, the listener
+    closes and what is left is answered. The worker stops after the last request.
+    """
+    await plane.start()
+    server, served = Server(app, ready), asyncio.Event()
 
     async def answer() -> None:
         try:
-            await server.serve([listener])
+            await server.run_on(listener)
         finally:
+            served.set()
             stop.set()  # a server that ended by itself takes the rest along
 
     async def end() -> None:
         await stop.wait()
+        app.drain()
+        await pause(served, drain)
         server.should_exit = True
 
     try:
@@ -104,7 +88,7 @@ async def serve_until(
             group.create_task(answer())
             group.create_task(end())
             if worker:
-                group.create_task(plane.operations.run_worker(stop))
+                group.create_task(plane.operations.run_worker(served))
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from group
 
@@ -135,15 +119,38 @@ def address(listener: socket.socket) -> str:
 
 @contextmanager
 def stop_on_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set."""
+    """An event that the first SIGTERM or SIGINT sets. A second one cancels the task, and so ends the block at once.
+
+    The cancellation is repeated, so that nothing on the way out takes long; a third signal kills.
+    """
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    repeating: list[asyncio.TimerHandle] = []
+
+    def first() -> None:
+        stop.set()
+        for number in numbers:
+            loop.add_signal_handler(number, second)
+
+    def second() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+        cancel()
+
+    def cancel() -> None:
+        task.cancel()
+        repeating[:] = [loop.call_later(HURRY, cancel)]
+
+    for number in numbers:
+        loop.add_signal_handler(number, first)
     try:
         yield stop
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for timer in repeating:
+            timer.cancel()
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 

@@ -16,6 +16,7 @@ from control_plane.settings import Issuer
 
 REQUIRED = ("iss", "sub", "aud", "exp", "iat")
 MAX_TIME = 253_402_300_800  # 10000-01-01T00:00:00Z
+MAX_AGE = 400 * 86_400  # seconds since `iat`; so long a revocation is kept, so a later release may not raise it
 MAX_AUDIENCES = 16
 MAX_ROLES = 32
 MAX_ROLE = 64  # characters
@@ -40,10 +41,21 @@ class Claims:
     issued_at: float
     not_before: float
 
+    @property
+    def valid_from(self) -> float:
+        return max(self.not_before, self.issued_at)
+
+    @property
+    def valid_until(self) -> float:
+        """When the token expires, or is `MAX_AGE` old."""
+        return min(self.principal.expires_at, self.issued_at + MAX_AGE)
+
     def check_time(self, now: float, leeway: float) -> None:
-        """Raises `InvalidToken` unless `not_before` and `issued_at` ≤ now < `expires_at`, give or take `leeway`."""
+        """Raises `InvalidToken` unless `valid_from` ≤ now < `valid_until`, give or take `leeway`."""
         if now >= self.principal.expires_at + leeway:
             raise InvalidToken("The token has expired.")
+        if now >= self.valid_until + leeway:
+            raise InvalidToken(f"The token was issued more than {MAX_AGE // 86_400} days ago.")
         if now < self.not_before - leeway:
             raise InvalidToken("The token is not valid yet.")
         if now < self.issued_at - leeway:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from control_plane.errors import InsufficientScope, InvalidToken, Unauthenticated, WrongTokenKind
+from control_plane.errors import InsufficientScope, InvalidToken, RegistryUnavailable, Unauthenticated, WrongTokenKind
 from control_plane.identity.principal import Principal
 from control_plane.identity.verifier import TokenVerifier, UnknownKey
 
@@ -31,7 +31,7 @@ class IdentityMiddleware:
             principal, error = None, None
             try:
                 principal = await identify(scope["headers"], self._verifier)
-            except Unauthenticated as refusal:
+            except (Unauthenticated, RegistryUnavailable) as refusal:
                 error = refusal.with_traceback(None)
             # A new dictionary: some servers share one between requests, and a principal must not outlive its own.
             scope["state"] = {**scope.get("state", {}), "principal": principal, "identity_error": error}
@@ -39,7 +39,8 @@ class IdentityMiddleware:
 
 
 async def identify(headers: Iterable[tuple[bytes, bytes]], verifier: TokenVerifier) -> Principal:
-    """Who sends these ASGI headers. Raises `Unauthenticated` for nobody, `InvalidToken` for a bad token.
+    """Who sends these ASGI headers. Raises `Unauthenticated` for nobody, `InvalidToken` for a bad token, and
+    `RegistryUnavailable` when nobody knows whether it was revoked.
 
     The Authorization header is the only place that is looked at: never a query string, a cookie or another header.
     """
@@ -64,7 +65,7 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def require_principal(scope: Scope) -> Principal:
-    """The caller of this request. Raises `Unauthenticated` or `InvalidToken`."""
+    """The caller of this request. Raises `Unauthenticated`, `InvalidToken` or `RegistryUnavailable`."""
     state = scope.get("state", {})
     principal = state.get("principal")
     if isinstance(principal, Principal):

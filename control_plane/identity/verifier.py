@@ -12,13 +12,14 @@ from typing import Any
 from jose import jwt
 from jose.exceptions import ExpiredSignatureError, JWTClaimsError
 
-from control_plane.errors import InvalidToken
+from control_plane.errors import InvalidToken, RegistryUnavailable
 from control_plane.identity.cache import TokenCache
 from control_plane.identity.claims import REQUIRED, read_claims
 from control_plane.identity.issuers import trusted_issuers
 from control_plane.identity.jwks import JwksFeed
 from control_plane.identity.keys import KeyRing, VerificationKey, secret_key
 from control_plane.identity.principal import Principal
+from control_plane.identity.revocations import Revocations
 from control_plane.identity.structure import MAX_TOKEN, UnverifiedToken, read_structure
 from control_plane.settings import Issuer, Settings
 
@@ -52,7 +53,8 @@ class UnknownKey(InvalidToken):
 
 
 class TokenVerifier:
-    """Verifies bearer tokens of `issuers`. Every failure is `InvalidToken`; nothing else is ever raised.
+    """Verifies bearer tokens of `issuers`. Every failure is `InvalidToken`, or `RegistryUnavailable` when nobody knows
+    which tokens were revoked; nothing else is ever raised.
 
     `leeway` is the clock skew to forgive in seconds, `clock` gives seconds since the epoch.
     """
@@ -67,7 +69,8 @@ class TokenVerifier:
     ) -> None:
         self._issuers = {issuer.settings.issuer: issuer for issuer in issuers}
         self._leeway = leeway
-        self._cache = TokenCache(cache_size)
+        self.revocations = Revocations()
+        self._cache = TokenCache(cache_size, self.revocations)
         self._clock = clock
         self._options: dict[str, Any] = {f"require_{name}": True for name in REQUIRED} | {"leeway": leeway}
 
@@ -79,7 +82,8 @@ class TokenVerifier:
         await asyncio.gather(*(feed.aclose() for feed in self._feeds()))
 
     def verify(self, token: str) -> Principal:
-        """The bearer of `token`, without waiting for anything. Raises `InvalidToken`, or its `UnknownKey`.
+        """The bearer of `token`, without waiting for anything. Raises `InvalidToken`, or its `UnknownKey`, and
+        `RegistryUnavailable`.
 
         After `UnknownKey`, `verify_slow` may know better.
         """
@@ -91,7 +95,7 @@ class TokenVerifier:
             return principal
         try:
             return self._verify(token, now)
-        except InvalidToken:
+        except (InvalidToken, RegistryUnavailable):
             raise
         except Exception:  # python-jose raises more than its own errors, and a token is a stranger's input
             logger.exception("a token could not be read")
@@ -114,11 +118,13 @@ class TokenVerifier:
         claims = read_claims(unverified.claims, issuer.settings)
         self._verify_signature(token, key, issuer.settings.issuer, claims.audience)
         claims.check_time(now, self._leeway)
+        self.revocations.check(claims.principal, claims.issued_at)
         self._cache.put(
             token,
             claims.principal,
-            valid_from=max(claims.not_before, claims.issued_at) - self._leeway,
-            valid_until=claims.principal.expires_at + self._leeway,
+            claims.issued_at,
+            valid_from=claims.valid_from - self._leeway,
+            valid_until=claims.valid_until + self._leeway,
             ring=issuer.ring,
         )
         return claims.principal

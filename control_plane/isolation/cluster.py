@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
@@ -11,7 +10,9 @@ import asyncpg
 from sqlalchemy import select
 
 from control_plane.errors import ControlPlaneError, UnsafePosture
+from control_plane.isolation.finding import Finding
 from control_plane.isolation.names import tenants_database
+from control_plane.isolation.pooler import pooler_findings
 from control_plane.isolation.tenancy_schema import cluster_sql, latest_version, tenancy_version, upgrade_tenancy
 from control_plane.pools.connect import connect
 from control_plane.pools.databases import Databases
@@ -22,17 +23,6 @@ __all__ = ["Finding", "check_cluster", "prepare_cluster", "upgrade_tenancy"]
 _OLDEST_SERVER = 15  # security_invoker views
 # The minor releases that close known ways past row-level security (CVE-2026-2005, -2006 and before).
 _SAFE_MINORS = {15: 16, 16: 12, 17: 8, 18: 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong with a cluster; the service does not start on a fatal one."""
-
-    code: str
-    object: str
-    problem: str
-    fix: str
-    fatal: bool = True
 
 
 async def prepare_cluster(databases: Databases, dsn: str, installation_id: UUID) -> str:
@@ -47,7 +37,7 @@ async def prepare_cluster(databases: Databases, dsn: str, installation_id: UUID)
         await connection.execute(cluster_sql("roles.sql"))
         await ensure_group(connection, name)
         await create_database(connection, name)
-        await connection.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{name}", cp_support')
+        await connection.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{name}", cp_support, cp_pooler')
     except asyncpg.InsufficientPrivilegeError as error:
         raise UnsafePosture(
             "The administrative role lacks a right that it needs.",
@@ -86,7 +76,7 @@ async def check_cluster(databases: Databases, cluster: Cluster) -> list[Finding]
                 findings += await _database_findings(connection, database)
         except asyncpg.InvalidCatalogNameError:
             findings.append(Finding("database", database, "does not exist", "restore it from a backup"))
-    return findings
+    return findings + await pooler_findings(databases, cluster)
 
 
 async def require_safe(databases: Databases, cluster: Cluster) -> None:
@@ -120,6 +110,7 @@ async def create_database(connection: asyncpg.Connection, name: str, template: s
             )
     if not state:
         await connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        await connection.execute(f'GRANT CONNECT ON DATABASE "{name}" TO cp_pooler')
         await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
 
 

@@ -8,7 +8,7 @@ import asyncpg
 
 from control_plane.isolation.cluster import create_database, drop_database
 from control_plane.isolation.home import plan_home
-from control_plane.isolation.login import retire_role, role_call
+from control_plane.isolation.login import retire_role, role_call, verifier_call
 from control_plane.isolation.state import TenantState, home_version
 from control_plane.isolation.template_database import ensure_template_database, template_home_schema
 from control_plane.pools.databases import Databases
@@ -38,6 +38,7 @@ class DatabaseIsolation(TenantState):
             await connection.execute(
                 "SELECT tenancy.claim_home($1, $2, $3, $4)", home.id, tenant.id, tenant.slug, home.role_name
             )
+            await connection.execute(verifier_call(home, databases.box))
             return await home_version(connection, home) or version
 
     async def drop(self, databases: Databases, cluster: Cluster, home: Home, tenant: Tenant) -> None:

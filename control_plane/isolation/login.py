@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 
 import asyncpg
@@ -22,9 +21,13 @@ def new_password() -> str:
     return secrets.token_urlsafe(32)
 
 
-def scram_verifier(password: str, salt: bytes | None = None) -> str:
-    """What `CREATE ROLE … PASSWORD` takes instead of a password (RFC 5803)."""
-    salt = salt or os.urandom(16)
+def scram_verifier(password: str) -> str:
+    """What `CREATE ROLE … PASSWORD` takes instead of a password (RFC 5803).
+
+    One password has one verifier: a pooler that shows another than the server's could not log in there. A salt that is
+    random keeps equal passwords apart, and no two of ours are equal.
+    """
+    salt = hashlib.sha256(b"salt of " + password.encode()).digest()[:16]
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _ITERATIONS)
     stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server_key = hmac.digest(salted, b"Server Key", "sha256")
@@ -37,10 +40,17 @@ def role_call(home: Home, box: SecretBox, statement_timeout: float, members_of: 
     path = f'"{home.schema_name}", extensions, pg_temp'
     verifier = scram_verifier(box.open(home.password))
     members = ",".join(members_of)
+    # Here, and not when a session begins: poolers refuse a parameter that they do not know.
+    settings = f'ALTER ROLE "{home.role_name}" SET jit = off;'
     return (
         f"SELECT tenancy.put_request_role('{home.role_name}', '{verifier}', '{path}', "
-        f"interval '{int(statement_timeout * 1000)} ms', '{{{members}}}');"
+        f"interval '{int(statement_timeout * 1000)} ms', '{{{members}}}');{settings}"
     )
+
+
+def verifier_call(home: Home, box: SecretBox) -> str:
+    """The call that lets poolers check the role's password; in the home's own database, where the home is recorded."""
+    return f"SELECT tenancy.put_verifier('{home.role_name}', '{scram_verifier(box.open(home.password))}');"
 
 
 async def retire_role(connection: asyncpg.Connection, role_name: str) -> None:

@@ -8,7 +8,7 @@ import asyncpg
 
 from control_plane.isolation.extensions import install_extensions
 from control_plane.isolation.home import plan_home
-from control_plane.isolation.login import retire_role, role_call
+from control_plane.isolation.login import retire_role, role_call, verifier_call
 from control_plane.isolation.state import TenantState, home_version
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster, Home, Tenant
@@ -50,4 +50,4 @@ def provisioning_message(databases: Databases, home: Home, tenant: Tenant, templ
     arguments = f"'{tenant.slug}', '{tenant.id}', '{home.id}', '{home.template}', '{home.role_name}'"
     create = f"SELECT tenancy.create_tenant_schema({arguments});"
     script = template.script(0, version).message(home.id, home.schema_name, settings.lock_timeout)
-    return f"{role}\n{create}\n{script}"
+    return f"{role}\n{create}\n{verifier_call(home, databases.box)}\n{script}"

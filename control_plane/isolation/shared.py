@@ -8,7 +8,7 @@ import asyncpg
 
 from control_plane.isolation.extensions import install_extensions
 from control_plane.isolation.home import plan_home
-from control_plane.isolation.login import role_call
+from control_plane.isolation.login import role_call, verifier_call
 from control_plane.isolation.state import TenantState, home_version, put_tenant
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster, Home, Tenant
@@ -54,7 +54,7 @@ class SharedIsolation(TenantState):
         script = template.script(0, version).message(home.id, home.schema_name, settings.lock_timeout)
         try:
             # Two first tenants at once: registering takes the home's lock, so the second finds the work done.
-            await connection.execute(f"{register}\n{role}\n{script}")
+            await connection.execute(f"{register}\n{role}\n{verifier_call(home, databases.box)}\n{script}")
         except asyncpg.PostgresError as error:
             if error.sqlstate != "CP001":
                 raise

@@ -58,6 +58,7 @@ async def upgrade_tenancy(connection: asyncpg.Connection) -> bool:
         return False  # the common case costs no lock; a newer one serves this release too
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('tenancy.upgrade', 0))")
+        await connection.execute(cluster_sql("roles.sql"))  # a later version may grant to a group role that is new
         await connection.execute(cluster_sql("database.sql"))
         await connection.execute("SET LOCAL ROLE cp_tenancy; SET LOCAL search_path = tenancy, pg_temp")
         applied: dict[int, str] = {}

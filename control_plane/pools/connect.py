@@ -21,6 +21,8 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # the server said good-bye, and the next statement came before the socket closed
 )
+# Before 1.21 PgBouncer gives every complaint one SQLSTATE; these are about the role or the database, not about itself.
+_REFUSALS = ("no such user", "no such database", "authentication failed", "does not exist")
 # Whatever a connection or its server may answer with.
 BROKEN: tuple[type[BaseException], ...] = (asyncpg.PostgresError, *UNREACHABLE)
 
@@ -38,8 +40,8 @@ async def connect(
 ) -> asyncpg.Connection:
     """Open one connection; `database`, `user` and `password` take the place of the DSN's.
 
-    Raises `ClusterUnavailable` when the server cannot be reached within `timeout` seconds, `InvalidInput` for a
-    malformed DSN.
+    Raises `ClusterUnavailable` when the server cannot be reached within `timeout` seconds, also by the pooler at that
+    address, and `InvalidInput` for a malformed DSN; what asyncpg raises when it refuses.
     """
     try:
         opened: asyncpg.Connection = await asyncpg.connect(
@@ -56,6 +58,10 @@ async def connect(
         hint = "postgresql://role:password@host/database"
         raise InvalidInput("The connection string is not valid.", hint=hint) from error
     except UNREACHABLE as error:
+        raise ClusterUnavailable(details=type(error).__name__) from error
+    except asyncpg.ProtocolViolationError as error:
+        if any(refusal in str(error) for refusal in _REFUSALS):
+            raise asyncpg.InvalidAuthorizationSpecificationError(str(error)) from error
         raise ClusterUnavailable(details=type(error).__name__) from error
     return opened
 

@@ -11,7 +11,7 @@ parameter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
@@ -19,28 +19,19 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy import Connection
 
+from control_plane.pools.listing import Known
+
 _GATE = "tenancy.set_tenant_context($1::uuid, $2::uuid, $3::bigint, {read_only}, $4::text[])"
-_READ = _GATE.format(read_only="true")
+READ = _GATE.format(read_only="true")
 _WRITE = _GATE.format(read_only="false")
+_WHO = "tenancy.current_tenant_id(), tenancy.current_user_id(), tenancy.current_roles()"
 
-# $5 limit, $6 offset. The inner LIMIT keeps the aggregate's input in order. One value, a record, so that all of it
-# hangs on the gate: the documents, how many they are, and how many there would be without limit and offset.
-_LIST = """
-SELECT CASE WHEN {gate} THEN (
-    SELECT ROW(convert_to('[' || coalesce(string_agg({document}::text, ','), '') || ']', 'UTF8'), count(*), {total})
-    FROM (
-        SELECT data FROM {view} WHERE {conditions} ORDER BY {order} LIMIT $5::bigint OFFSET $6::bigint
-    ) page
-) END"""
-_TOTAL = "(SELECT count(*) FROM {view} WHERE {conditions})"
-# $7 keys: those of them that the document has.
-_PICKED = "(SELECT coalesce(jsonb_object_agg(key, data -> key), '{}') FROM unnest($7::text[]) AS key WHERE data ? key)"
-
-# $5 id.
+# $5 id; with a tag also $6 what is asked and $7 the known tags. The document of a known tag is not even written.
 _ONE = """
 SELECT CASE WHEN {gate} THEN (
-    SELECT convert_to(data::text, 'UTF8') FROM {view} WHERE tenant_id = $1::uuid AND id = $5::uuid
+    SELECT {document} FROM {view} WHERE tenant_id = $1::uuid AND id = $5::uuid
 ) END"""
+_TAGGED = "ROW(CASE WHEN {fresh} THEN NULL ELSE {document} END, {tag})"
 
 # $5 input. A sub-select that computes something volatile, as the gate is, is never merged into the columns that read
 # it: the function runs once.
@@ -54,11 +45,19 @@ SELECT (result ->> 'success')::boolean, result ->> 'code', convert_to(result::te
 FROM (SELECT CASE WHEN {gate} THEN tenancy.call_once($6::text, {function}::text::regproc, $5::jsonb) END AS result
 ) called"""
 
-_COMPARISONS = {
-    "eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "like": "LIKE", "ilike": "ILIKE"
-}  # fmt: skip
-_IS = {"null": "NULL", "not_null": "NOT NULL", "true": "TRUE", "false": "FALSE"}
+# $5 API version; nothing when it is one that was taken away.
+_DEPRECATIONS = """
+SELECT CASE WHEN {gate} THEN (
+    SELECT convert_to(coalesce(jsonb_agg(jsonb_build_object(
+        'api', api, 'resource', resource, 'field', field, 'replacement', replacement,
+        'announced', announced, 'sunset', sunset, 'removed', removed
+    ) ORDER BY resource NULLS FIRST, field NULLS FIRST), '[]')::text, 'UTF8')
+    FROM tenancy.deprecations()
+    WHERE api = $5::integer
+    HAVING NOT coalesce(bool_or(removed AND resource IS NULL), false)
+) END"""
 
+DEPRECATIONS = _DEPRECATIONS.format(gate=READ)
 BIND = "SELECT tenancy.set_tenant_context($1::uuid, $2::uuid, $3::bigint, $5::boolean, $4::text[])"
 
 
@@ -71,58 +70,11 @@ class Caller(NamedTuple):
     roles: Sequence[str]
 
 
-class Condition(NamedTuple):
-    """One comparison of a column. Its value is a parameter: text that is read as `type`, the very type of the column.
+class Document(NamedTuple):
+    """`body` is None when its `tag` is one that the caller knows."""
 
-    No other comparison uses an index under row-level security. `in` takes a list of values, and `is` none: the `state`
-    (null, not_null, true or false) is part of the condition.
-    """
-
-    column: str
-    operator: str
-    type: str
-    negated: bool = False
-    state: str | None = None
-
-
-class Sort(NamedTuple):
-    """A column of the order; nulls come where PostgreSQL puts them, last in a rising order, unless it is said."""
-
-    column: str
-    descending: bool = False
-    nulls_first: bool | None = None
-
-    @classmethod
-    def of(cls, text: str) -> Sort:
-        """A column as a template writes it: "-created_at" is descending."""
-        return cls(text.removeprefix("-"), text.startswith("-"))
-
-
-class Shape(NamedTuple):
-    """What is asked of a resource, apart from the values."""
-
-    order: tuple[Sort, ...]
-    conditions: tuple[Condition, ...] = ()
-    picked: bool = False  # of each document only some keys
-    counted: bool = False  # also how many rows there are in all
-
-
-class Listing(NamedTuple):
-    """A shape with its values: those of the conditions, in their order without `is`, and limits in rows."""
-
-    shape: Shape
-    limit: int
-    offset: int = 0
-    keys: tuple[str, ...] = ()
-    values: tuple[str | tuple[str, ...], ...] = ()
-
-
-class Page(NamedTuple):
-    """`body` is a JSON array of `rows` documents; `total` is None unless it was asked for."""
-
-    body: bytes
-    rows: int
-    total: int | None
+    body: bytes | None
+    tag: str | None = None
 
 
 class MutationResult(NamedTuple):
@@ -133,27 +85,29 @@ class MutationResult(NamedTuple):
     body: bytes
 
 
-async def read_list(
+async def read_one(
     connection: asyncpg.Connection,
     caller: Caller,
     schema: str,
     api_version: int,
     resource: str,
-    listing: Listing,
-) -> Page:
-    """The `data` documents that `listing` asks for."""
-    shape, limit, offset, keys, values = listing
-    statement = list_statement(schema, api_version, resource, shape)
-    picked = (keys,) if shape.picked else ()
-    row = await connection.fetchval(statement, *caller, limit, offset, *picked, *values)
-    return Page(row[0], row[1], row[2])
+    id_: UUID,
+    *,
+    version: str | None = None,
+    known: Known | None = None,
+) -> Document | None:
+    """The one document with this id, or None. With `version`, the column that holds it, the document has a tag."""
+    statement = one_statement(schema, api_version, resource, version)
+    if version is None:
+        body = await connection.fetchval(statement, *caller, id_)
+        return None if body is None else Document(body)
+    row = await connection.fetchval(statement, *caller, id_, *(known or Known()))
+    return None if row is None else Document(*row)
 
 
-async def read_one(
-    connection: asyncpg.Connection, caller: Caller, schema: str, api_version: int, resource: str, id_: UUID
-) -> bytes | None:
-    """One `data` document, or None."""
-    body: bytes | None = await connection.fetchval(one_statement(schema, api_version, resource), *caller, id_)
+async def read_deprecations(connection: asyncpg.Connection, caller: Caller, api_version: int) -> bytes | None:
+    """The register of an API version as a JSON array; None when the home does not serve the version any more."""
+    body: bytes | None = await connection.fetchval(DEPRECATIONS, *caller, api_version)
     return body
 
 
@@ -187,58 +141,43 @@ def bind(connection: Connection, caller: Caller, *, read_only: bool = False) -> 
 
 
 @lru_cache(maxsize=8192)
-def list_statement(schema: str, api_version: int, resource: str, shape: Shape) -> str:
-    view = _object(schema, api_version, resource)
-    conditions = " AND ".join(("tenant_id = $1::uuid", *_conditions(shape)))
-    return _LIST.format(
-        gate=_READ,
-        document=_PICKED if shape.picked else "data",
-        total=_TOTAL.format(view=view, conditions=conditions) if shape.counted else "NULL::bigint",
-        view=view,
-        conditions=conditions,
-        order=", ".join(map(_sorted_by, shape.order)),
-    )
-
-
-@lru_cache(maxsize=8192)
-def one_statement(schema: str, api_version: int, resource: str) -> str:
-    return _ONE.format(gate=_READ, view=_object(schema, api_version, resource))
+def one_statement(schema: str, api_version: int, resource: str, version: str | None = None) -> str:
+    document = "textsend(data::text)"
+    if version is not None:
+        tag = tag_of("$6::text", "id", quoted(version))
+        document = _TAGGED.format(fresh=fresh_tag(tag, "$7"), document=document, tag=tag)
+    return _ONE.format(gate=READ, document=document, view=quoted_object(schema, api_version, resource))
 
 
 @lru_cache(maxsize=8192)
 def call_statement(schema: str, api_version: int, function: str, read_only: bool = False) -> str:
-    return _CALL.format(gate=_READ if read_only else _WRITE, function=_object(schema, api_version, function))
+    return _CALL.format(gate=READ if read_only else _WRITE, function=quoted_object(schema, api_version, function))
 
 
 @lru_cache(maxsize=8192)
 def call_once_statement(schema: str, api_version: int, function: str) -> str:
-    name = _object(schema, api_version, function).replace("'", "''")
+    name = quoted_object(schema, api_version, function).replace("'", "''")
     return _CALL_ONCE.format(gate=_WRITE, function=f"'{name}'")
 
 
-def _object(schema: str, api_version: int, name: str) -> str:
-    return f"{_quoted(f'{schema}__api_v{api_version}')}.{_quoted(name)}"
+def quoted_object(schema: str, api_version: int, name: str) -> str:
+    return f"{quoted(f'{schema}__api_v{api_version}')}.{quoted(name)}"
 
 
-def _conditions(shape: Shape) -> Iterator[str]:
-    parameter = 8 if shape.picked else 7
-    for column, operator, type_, negated, state in shape.conditions:
-        if state is not None:
-            text = f"{_quoted(column)} IS {_IS[state]}"
-        elif operator == "in":
-            text = f"{_quoted(column)} = ANY (${parameter}::text[]::{type_}[])"
-        else:
-            text = f"{_quoted(column)} {_COMPARISONS[operator]} ${parameter}::text::{type_}"
-        parameter += state is None
-        yield f"NOT ({text})" if negated else text
+def tag_of(*told: str) -> str:
+    """The expression for a tag that differs for whoever asks and for whatever is `told`.
+
+    The roles are those in effect, which may be others than the token's.
+    """
+    return f"encode(sha256(convert_to(jsonb_build_array({_WHO}, {', '.join(told)})::text, 'UTF8')), 'hex')"
 
 
-def _sorted_by(sort: Sort) -> str:
-    nulls = "" if sort.nulls_first is None else " NULLS FIRST" if sort.nulls_first else " NULLS LAST"
-    return _quoted(sort.column) + (" DESC" if sort.descending else "") + nulls
+def fresh_tag(tag: str, known: str) -> str:
+    """The condition that the parameter `known`, a list, has `tag`, or "*"."""
+    return f"({tag} = ANY ({known}::text[]) OR '*' = ANY ({known}::text[]))"
 
 
-def _quoted(identifier: str) -> str:
+def quoted(identifier: str) -> str:
     if "\0" in identifier:
         raise ValueError("an identifier holds a NUL")
     return '"' + identifier.replace('"', '""') + '"'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -98,6 +98,35 @@ class Placements:
         """Drop what is cached, and what a read in flight is about to bring: it may predate the change."""
         self._entries.pop(tenant_id, None)
         self._reading.pop(tenant_id, None)
+
+    def expire(self, tenant_id: UUID) -> None:
+        """Read the registry again before the next use, because it was changed.
+
+        Unlike `forget` this keeps the old placement for the time that the registry is away: whether it still holds is
+        for the tenant's database to say.
+        """
+        self._expire(tenant_id)
+        self._reading.pop(tenant_id, None)
+
+    def expire_homes(self, home_ids: Container[UUID]) -> None:
+        """As `expire`, for all tenants of these homes."""
+        for tenant_id, entry in list(self._entries.items()):
+            if entry.placement is not None and entry.placement.home_id in home_ids:
+                self._expire(tenant_id)
+        self._reading.clear()  # nobody knows to which homes those reads will lead
+
+    def expire_all(self) -> None:
+        """As `expire`, because changes may have been missed."""
+        for tenant_id in list(self._entries):
+            self._expire(tenant_id)
+        self._reading.clear()
+
+    def _expire(self, tenant_id: UUID) -> None:
+        entry = self._entries.get(tenant_id)
+        if entry is not None and entry.placement is None:
+            del self._entries[tenant_id]
+        elif entry is not None:
+            entry.recheck_at = self._clock()
 
     async def _read_once(self, tenant_id: UUID) -> Placement:
         task = self._reading.get(tenant_id)

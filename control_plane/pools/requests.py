@@ -28,36 +28,22 @@ from control_plane.errors import (
     StaleEpoch,
     Unavailable,
 )
-from control_plane.pools.budget import Budget, HomePool, Lease, Slot, Target
+from control_plane.pools.budget import Budget, HomePool, Lease, Slot, Target, Waiter
 from control_plane.pools.connect import BROKEN, connect
 from control_plane.pools.databases import Databases
 from control_plane.pools.placement import Placement
-from control_plane.registry.models import Cluster, Home
+from control_plane.pools.session_state import INSPECT, LIBRARY, POOLER_SETTINGS, PooledConnection, ResetConnection
+from control_plane.registry.models import Cluster, Home, Tenant
 from control_plane.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 5.0  # seconds, in which a cancelled statement has to acknowledge
-BACKOFF = 1.0  # seconds without a new attempt on a cluster that cannot be reached
 INSPECT_EVERY = 1000  # uses of a connection
+_REGISTRY_FAILURES = (SQLAlchemyError, ClusterUnavailable, OSError, TimeoutError)
+_CLOSING = "The service is shutting down."
 MAX_HOMES = 10_000  # homes whose credential is remembered without a connection
-
-# A session that a request has changed: another role, tenant or path, a cursor, a lock.
-CLEAN_SESSION = """
-SELECT session_user = current_user
-   AND coalesce(current_setting('app.current_tenant_id', true), '') = ''
-   AND (SELECT setting = reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path')
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory')
-"""
-
-
-class ResetConnection(asyncpg.Connection):
-    """A connection whose `reset` leaves nothing that a statement can have made, prepared statements included."""
-
-    def get_reset_query(self) -> str:
-        return "DISCARD ALL"
 
 
 class RequestPools:
@@ -74,6 +60,7 @@ class RequestPools:
         self._homes: dict[UUID, HomePool] = {}
         self._budgets: dict[UUID, Budget] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiters: set[Waiter] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -90,8 +77,11 @@ class RequestPools:
         return 0 if budget is None else budget.open
 
     async def aclose(self) -> None:
-        """Close what is idle now and the rest as it comes back."""
+        """Close what is idle now and the rest as it comes back; whoever waits is refused."""
         self._closed = True
+        for waiter in self._waiters:
+            if not waiter.future.done():
+                waiter.future.set_exception(Unavailable(_CLOSING))
         if self._sweep is not None:
             self._sweep.cancel()
         for budget in self._budgets.values():
@@ -102,14 +92,14 @@ class RequestPools:
 
     def take(self, placement: Placement) -> Lease | None:
         home = self._homes.get(placement.home_id)
-        return None if home is None or self._closed else home.budget.take_idle(home)
+        return None if home is None or self._closed else home.budget.take_idle(home, placement.tenant_id)
 
     async def wait(self, placement: Placement) -> Lease:
         if self._closed:
-            raise Unavailable("The service is shutting down.")
+            raise Unavailable(_CLOSING)
         home = self._homes.get(placement.home_id) or self._add_home(placement)
-        granted = home.budget.take_slot(home) or await self._queue(home)
-        return granted if isinstance(granted, Lease) else await self._open(home, granted)
+        granted = home.budget.take_slot(home, placement.tenant_id) or await self._queue(home, placement.tenant_id)
+        return granted if isinstance(granted, Lease) else await self._open(granted)
 
     def put_back(self, lease: Lease, error: BaseException | None) -> None:
         lease.uses += 1
@@ -125,100 +115,144 @@ class RequestPools:
     def _add_home(self, placement: Placement) -> HomePool:
         budget = self._budgets.get(placement.cluster_id)
         if budget is None:
-            budget = self._budgets[placement.cluster_id] = Budget(self._settings.cluster_connections)
+            budget = self._budgets[placement.cluster_id] = Budget(
+                self._settings.cluster_connections, self._settings.tenant_queue
+            )
         shared = placement.isolation == "shared"
         size = self._settings.shared_pool_size if shared else self._settings.dedicated_pool_size
-        home = HomePool(placement.home_id, budget, min(size, budget.limit), keep=1 if shared else 0)
+        home = HomePool(placement.home_id, budget, min(size, budget.limit), shared=shared)
         self._homes[placement.home_id] = home
         if self._sweep is None:
             self._schedule_sweep()
         return home
 
-    async def _queue(self, home: HomePool) -> Lease | Slot:
-        waiter = home.budget.queue(home)
+    async def _queue(self, home: HomePool, tenant_id: UUID) -> Lease | Slot:
+        waiter = home.budget.queue(home, tenant_id)
+        if waiter is None:
+            raise PoolExhausted
+        self._waiters.add(waiter)
         try:
             async with asyncio.timeout(self._settings.acquire_timeout):
                 return await waiter.future
         except BaseException as error:
-            if waiter.future.done() and not waiter.future.cancelled():
-                self._decline(home, waiter.future.result())  # granted in the moment of giving up
+            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
+                self._decline(waiter.future.result())  # granted in the moment of giving up
+            home.budget.leave(waiter)
             if isinstance(error, TimeoutError):
                 raise PoolExhausted from None
             raise
+        finally:
+            self._waiters.discard(waiter)
 
-    def _decline(self, home: HomePool, granted: Lease | Slot) -> None:
-        if isinstance(granted, Lease):
-            home.budget.give_back(granted, time.monotonic())
+    def _decline(self, granted: Lease | Slot) -> None:
+        if isinstance(granted, Slot):
+            self._start(self._close_victim(granted))
+        elif self._closed:
+            self.discard(granted)
         else:
-            self._start(self._close_victim(home, granted))
+            granted.home.budget.give_back(granted, time.monotonic())
 
-    async def _close_victim(self, home: HomePool, slot: Slot) -> None:
+    async def _close_victim(self, slot: Slot) -> None:
         if slot.victim is not None:
             await _close(slot.victim.connection)
-        home.budget.free(home)
+        slot.line.home.budget.free(slot.line.home, slot.line)
 
-    async def _open(self, home: HomePool, slot: Slot) -> Lease:
+    async def _open(self, slot: Slot) -> Lease:
+        home = slot.line.home
         try:
             if slot.victim is not None:
                 await _close(slot.victim.connection)
-            return Lease(await self._connect(home), home)
+            return Lease(await self._connect(home), slot.line)
         except BaseException:
-            home.budget.free(home)
+            home.budget.free(home, slot.line)
             raise
 
     async def _connect(self, home: HomePool) -> asyncpg.Connection:
-        if time.monotonic() < home.budget.unavailable_until:
-            raise ClusterUnavailable
+        target = await self._target(home)
         try:
-            target = await self._target(home)
-            try:
-                return await self._dial(target)
-            except asyncpg.InvalidAuthorizationSpecificationError:  # 28P01 is one of these
-                target = await self._target(home, other_than=target)
-                return await self._dial(target)
+            return await self._login(home, target)
         except ClusterUnavailable:
-            home.budget.unavailable_until = time.monotonic() + BACKOFF
+            if target.pooled and not await self._is_served(
+                home.home_id
+            ):  # a pooler says the same of a dropped database
+                raise StaleEpoch from None
             raise
         except asyncpg.PostgresError as error:
             # Role or database gone: the tenant has been dropped or moved, or somebody should look.
             logger.warning("home %s refuses its login role: SQLSTATE %s", home.home_id, error.sqlstate)
             raise StaleEpoch from error
 
+    async def _login(self, home: HomePool, target: Target) -> asyncpg.Connection:
+        # A pooler lets those wait for whose database it finds no server: that tells nothing of other homes.
+        async with (home.breaker if target.pooled else home.budget.breaker).login():
+            try:
+                return await self._dial(target)
+            except asyncpg.InvalidAuthorizationSpecificationError:  # 28P01 is one of these
+                return await self._dial(await self._target(home, other_than=target))
+
     async def _dial(self, target: Target) -> asyncpg.Connection:
         return await connect(
             target.dsn,
-            application_name=f"control-plane {'library' if self._full_reset else 'request'}",
+            application_name=LIBRARY if self._full_reset else "control-plane request",
             database=target.database,
             user=target.role,
             password=target.password,
             timeout=CONNECT_TIMEOUT,
-            server_settings={"jit": "off"},
+            server_settings=POOLER_SETTINGS if target.pooled else {"jit": "off"},
             # The role's statement_timeout answers first; this is for a server that no longer answers.
             command_timeout=self._settings.statement_timeout + 1.0,
-            connection_class=ResetConnection if self._full_reset else asyncpg.Connection,
-            statement_cache_size=0 if self._full_reset else 256,
+            connection_class=self._connection_class(target),
+            statement_cache_size=0 if self._full_reset or target.pooled else 256,
             max_cached_statement_lifetime=0,
         )
 
+    def _connection_class(self, target: Target) -> type[asyncpg.Connection]:
+        if target.pooled:
+            return PooledConnection
+        return ResetConnection if self._full_reset else asyncpg.Connection
+
     async def _target(self, home: HomePool, other_than: Target | None = None) -> Target:
+        """Read again what is older than a placement may be: the cluster's pooler may be another."""
         async with home.lock:
-            if home.target is None or home.target == other_than:
-                home.target = await self._read_target(home.home_id)
-            return home.target
+            known, now = home.target, time.monotonic()
+            if known is not None and known[0] != other_than and now - known[1] < self._settings.placement_ttl:
+                return known[0]
+            try:
+                target = await self._read_target(home.home_id)
+            except RegistryUnavailable:
+                if known is None or known[0] == other_than:
+                    raise
+                target = known[0]
+            home.target = target, now
+            return target
+
+    async def _is_served(self, home_id: UUID) -> bool:
+        """Whether the registry has a tenant at the home; without the registry, yes."""
+        query = select(Tenant.id).where(Tenant.home_id == home_id, Tenant.status.not_in(("deleting", "deleted")))
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT), self._databases.registry() as session:
+                return await session.scalar(query.limit(1)) is not None
+        except _REGISTRY_FAILURES:
+            return True
 
     async def _read_target(self, home_id: UUID) -> Target:
-        query = select(Home, Cluster.dsn).join(Cluster, Cluster.id == Home.cluster_id).where(Home.id == home_id)
+        query = (
+            select(Home, Cluster.dsn, Cluster.pooler)
+            .join(Cluster, Cluster.id == Home.cluster_id)
+            .where(Home.id == home_id)
+        )
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT), self._databases.registry() as session:
                 row = (await session.execute(query)).one_or_none()
-        except (SQLAlchemyError, ClusterUnavailable, OSError, TimeoutError) as error:
+        except _REGISTRY_FAILURES as error:
             raise RegistryUnavailable from error
         if row is None:
             raise StaleEpoch
-        home, dsn = row
+        home, dsn, pooler = row
         box = self._databases.box
         return Target(
-            dsn=box.open(dsn),
+            dsn=pooler or box.open(dsn),
+            pooled=pooler is not None,
             database=home.database,
             role=home.role_name,
             password=box.open(home.password),
@@ -228,17 +262,17 @@ class RequestPools:
     def discard(self, lease: Lease) -> None:
         """Close instead of giving back; the slot is free when the server has let go."""
         if lease.connection.is_closed():
-            lease.home.budget.free(lease.home)
+            lease.home.budget.free(lease.home, lease.line)
         else:
             self._start(self._close_lease(lease))
 
     async def _close_lease(self, lease: Lease) -> None:
         await _close(lease.connection)
-        lease.home.budget.free(lease.home)
+        lease.home.budget.free(lease.home, lease.line)
 
     async def _inspect(self, lease: Lease) -> None:
         try:
-            clean = await lease.connection.fetchval(CLEAN_SESSION)
+            clean = await lease.connection.fetchval(INSPECT)
         except BROKEN:
             clean = False
         if clean and not self._closed:
@@ -268,7 +302,7 @@ class RequestPools:
             for lease in budget.expired(idle_before):
                 self.discard(lease)
         if len(self._homes) > MAX_HOMES:
-            unused = [home for home in self._homes.values() if home.open == 0 and not home.waiters]
+            unused = [home for home in self._homes.values() if home.open == 0 and not home.queue]
             for home in unused[: len(self._homes) - MAX_HOMES]:
                 del self._homes[home.home_id]
         self._schedule_sweep()

@@ -29,8 +29,9 @@ from control_plane.pools.requests import RequestPools
 MISPLACED = frozenset({"TN404", "TN409"})
 TRANSACTION_OPTIONS = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
 
-# For whom the engine's next connection is; set right before it is asked for, taken right after.
-_borrower: ContextVar[gate.Caller | None] = ContextVar("borrower", default=None)
+# For whom the engine's next connection is; set right before one may be needed. It stays when none was, but not beyond
+# its session.
+_borrower: ContextVar[_Borrower | None] = ContextVar("borrower", default=None)
 
 
 class TenantSessions:
@@ -43,6 +44,7 @@ class TenantSessions:
         # Not the session's `after_begin`: that one is skipped by who takes a connection from the session's engine, and
         # a failure in it leaves the session with a connection that works and is not bound.
         event.listen(self._engine.sync_engine, "begin", self._bind)
+        event.listen(self._engine.sync_engine, "before_cursor_execute", _require_transaction)
 
     def open(self, caller: gate.Caller) -> AsyncSession:
         """A session that works for `caller`, whose epoch is not looked at, until it is closed; then it is of no use.
@@ -63,8 +65,9 @@ class TenantSessions:
         await self._engine.dispose()
 
     async def _borrow(self) -> _Loan:
-        caller = _borrower.get()
+        borrower = _borrower.get()
         _borrower.set(None)
+        caller = None if borrower is None else borrower.caller
         if caller is None:
             raise ControlPlaneError("A connection was asked for, and not for a tenant.", hint="Use a TenantSession.")
         try:
@@ -86,30 +89,55 @@ class TenantSessions:
             if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
                 raise ControlPlaneError("A tenant's statements need a transaction: AUTOCOMMIT is not possible.")
             try:
-                gate.bind(connection, _caller(connection))
+                _bind_loan(connection)
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in MISPLACED:
                     raise
                 self._relocate(connection)
-                gate.bind(connection, _caller(connection))
+                _bind_loan(connection)
         except BaseException:
             connection.close()  # one that is not bound is of no use to anybody
             raise
 
     def _relocate(self, connection: Connection) -> None:
         """Look up the tenant again and let `connection` go on there, with what its transaction was to be."""
-        caller = _caller(connection)
+        caller = _loan(connection).caller
         self._placements.forget(caller.tenant_id)
         connection.invalidate()
-        _borrower.set(caller)
+        _borrower.set(_Borrower(caller))
         options = connection.get_execution_options()
         connection.execution_options(**{name: options[name] for name in TRANSACTION_OPTIONS if name in options})
 
 
-def _caller(connection: Connection) -> gate.Caller:
+def _bind_loan(connection: Connection) -> None:
+    _loan(connection).bound = False  # of an earlier transaction
+    gate.bind(connection, _loan(connection).caller)
+    _loan(connection).bound = True
+
+
+def _require_transaction(connection: Connection, *_: Any) -> None:
+    """A COMMIT as text ends the transaction and with it the context; the next statement would run for nobody."""
+    loan = _loan(connection)
+    if loan.bound and not loan.is_in_transaction():
+        raise ControlPlaneError(
+            "The transaction of a tenant's session was ended by a statement.",
+            hint="Call session.commit() or session.rollback(); begin_nested() makes a savepoint.",
+        )
+
+
+def _loan(connection: Connection) -> _Loan:
     loan = connection.connection.driver_connection
     assert isinstance(loan, _Loan)
-    return loan.caller
+    return loan
+
+
+class _Borrower:
+    """In whose name a session asks for connections: in nobody's when it is closed."""
+
+    __slots__ = ("caller",)
+
+    def __init__(self, caller: gate.Caller) -> None:
+        self.caller: gate.Caller | None = caller
 
 
 class _TenantSession(Session):
@@ -118,11 +146,15 @@ class _TenantSession(Session):
     def __init__(self, *, engine: Engine, caller: gate.Caller, **options: Any) -> None:
         super().__init__(**options)
         self._engine = engine
-        self._caller = caller
+        self._borrower = _Borrower(caller)
 
     def get_bind(self, *_: Any, **__: Any) -> Engine:
-        _borrower.set(self._caller)
+        _borrower.set(self._borrower)
         return self._engine
+
+    def close(self) -> None:
+        self._borrower.caller = None
+        super().close()
 
 
 class _Loan:
@@ -130,6 +162,7 @@ class _Loan:
 
     def __init__(self, pools: RequestPools, lease: Lease, caller: gate.Caller) -> None:
         self.caller = caller
+        self.bound = False  # to the tenant, by the transaction that is under way
         self._pools = pools
         self._lease = lease
         # SQLAlchemy forgets a connection when it is cancelled while setting it up.

@@ -31,6 +31,7 @@ TENANT_STATUSES = ("provisioning", "active", "suspended", "deleting", "deleted")
 OPERATION_STATUSES = ("queued", "running", "succeeded", "failed")
 RUN_STATUSES = ("running", "paused", "done", "failed", "halted", "aborted")
 RUN_WISHES = ("pause", "abort")
+REVOCATION_KINDS = ("token", "user", "tenant", "subject")
 ADOPTION_STATES = ("planned", "applying", "active", "removing")
 ADOPTED_TABLE_STATES = ("planned", "building", "filling", "active", "suspending", "suspended")
 STAGES = ("orm", "shadow", "views", "functions", "done")
@@ -84,6 +85,7 @@ class Cluster(Timestamps, Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str] = mapped_column(unique=True)
     dsn: Mapped[bytes]  # sealed; the administrative role's connection string
+    pooler: Mapped[str | None]  # address that requests connect to instead, without role, password and database
     database: Mapped[str]  # of shared and schema homes
     region: Mapped[str | None]
     isolations: Mapped[list[str]]  # what may be placed here
@@ -274,6 +276,31 @@ class AuditEvent(Base):
     action: Mapped[str]
     tenant_id: Mapped[UUID | None] = mapped_column(index=True)
     details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
+class Revocation(Base):
+    """Tokens that were taken back: one by its id, or those that a user, a tenant or a platform subject had so far."""
+
+    __tablename__ = "revocations"
+    __table_args__ = (
+        _one_of("kind", REVOCATION_KINDS),
+        CheckConstraint(
+            "(kind IN ('user', 'tenant')) = (tenant_id IS NOT NULL)"
+            " AND (kind IN ('user', 'subject')) = (subject IS NOT NULL)"
+            " AND (kind = 'token') = (token_id IS NOT NULL)"
+            " AND (kind = 'token') = (issued_before IS NULL)",
+            name="target",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)  # in the order of commits
+    kind: Mapped[str]
+    tenant_id: Mapped[UUID | None]  # no foreign key: nothing may keep a tenant's row from being deleted
+    subject: Mapped[str | None]  # the user's id, or the name of a platform subject
+    token_id: Mapped[str | None]  # `jti`
+    issued_before: Mapped[datetime | None]
+    expires_at: Mapped[datetime]  # no token that this concerns is valid any more
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Adoption(Timestamps, Base):

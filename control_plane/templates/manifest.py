@@ -28,7 +28,11 @@ class Since(_Strict):
 ColumnType = Literal["uuid", "text", "boolean", "integer", "bigint", "numeric", "date", "timestamptz"]
 Operator = Literal["eq", "neq", "gt", "gte", "lt", "lte", "in", "is", "like", "ilike"]
 # What a query string says otherwise than by a column's name; `columns` and `on_conflict` belong to writes in PostgREST.
-RESERVED_PARAMETERS = frozenset({"select", "order", "limit", "offset", "and", "or", "not", "columns", "on_conflict"})
+RESERVED_PARAMETERS = frozenset(
+    {"select", "order", "limit", "offset", "cursor", "and", "or", "not", "columns", "on_conflict"}
+)
+# Addresses below an API version that are no resources.
+RESERVED_RESOURCES = frozenset({"deprecations", "rpc"})
 ViewerClass = Literal["public", "self", "moderator", "admin"]
 
 
@@ -42,6 +46,8 @@ class DeclaredResource(_Strict):
     sorts: tuple[Identifier, ...] = ()
     key: tuple[Identifier, ...] = ("id",)
     filters: dict[Identifier, tuple[Operator, ...]] = {}
+    # The column that rises with every change of a row's document, and never goes back: such a resource has ETags.
+    version: Identifier | None = None
     default_limit: Annotated[int, Field(ge=1)] = 100
     max_limit: Annotated[int, Field(ge=1)] = 1000
     api: tuple[int, ...] | None = None  # the API versions that have it; None = all
@@ -54,6 +60,7 @@ class DeclaredResource(_Strict):
             ("sorts", set(self.sorts)),
             ("key", set(self.key)),
             ("filters", set(self.filters)),
+            ("version", {self.version} if self.version else set()),
         ):
             if unknown := named - set(self.columns):
                 raise ValueError(f"{place} must name declared columns, not {sorted(unknown)}")
@@ -184,6 +191,12 @@ class Manifest(_Strict):
     cached_queries: dict[Identifier, CachedQuery] = {}
     activity_types: dict[Identifier, ActivityType] = {}
     deprecations: tuple[Deprecation, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_no_resource_like_another_address(self) -> Manifest:
+        if taken := RESERVED_RESOURCES & set(self.resources):
+            raise ValueError(f"resources must not be named like other addresses: {sorted(taken)}")
+        return self
 
     @model_validator(mode="after")
     def _retires_what_was_announced(self) -> Manifest:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from control_plane.errors import Gone, NotFound, TemplateInvalid, TemplateNotFound
-from control_plane.templates.manifest import Deprecation, Manifest, Since, read_manifest
+from control_plane.templates.manifest import Deprecation, FieldRule, Manifest, Since, read_manifest
 from control_plane.templates.script import Part, Script
 
 _VERSION_DIRECTORY = re.compile(r"(\d{4})_([a-z0-9_]+)")
@@ -28,6 +28,7 @@ class Resource:
     sorts: tuple[str, ...]
     key: tuple[str, ...]
     filters: Mapping[str, tuple[str, ...]]
+    version: str | None
     default_limit: int
     max_limit: int
     deprecation: Deprecation | None  # of the whole resource, or of its API version
@@ -41,6 +42,7 @@ class Function:
     name: str
     api_version: int
     read_only: bool
+    input: Mapping[str, FieldRule]
     deprecation: Deprecation | None  # of its API version
 
 
@@ -89,6 +91,14 @@ class Template:
             )
         return self.versions[number - 1]
 
+    def require_api(self, api_version: int, pattern_version: int) -> None:
+        """Raises `NotFound` or `Gone` when a home at `pattern_version` does not serve the API version."""
+        declared, hint = self.manifest.api.get(api_version), f"Use v{self.default_api(pattern_version)}."
+        if declared is None or pattern_version < declared.since:
+            raise NotFound("There is no such API version.", hint=hint)
+        if not declared.served(pattern_version):
+            raise Gone("This API version was retired.", hint=hint)
+
     def api_versions(self, pattern_version: int) -> tuple[int, ...]:
         return tuple(sorted(api for api, entry in self.manifest.api.items() if entry.served(pattern_version)))
 
@@ -99,7 +109,7 @@ class Template:
 
     def resource(self, name: str, *, api_version: int, pattern_version: int) -> Resource:
         """The resource as a home at `pattern_version` serves it; `NotFound` or `Gone` when it does not."""
-        self._require_api(api_version, pattern_version)
+        self.require_api(api_version, pattern_version)
         declared = self.manifest.resources.get(name)
         if declared is None or not self._serves(declared.api, declared.since, api_version, pattern_version):
             raise NotFound("There is no such resource in this API version.")
@@ -118,6 +128,7 @@ class Template:
             sorts=declared.sorts,
             key=declared.key,
             filters=declared.filters,
+            version=declared.version,
             default_limit=declared.default_limit,
             max_limit=declared.max_limit,
             deprecation=_first_to_go(entry for entry in present if entry.field is None),
@@ -126,7 +137,7 @@ class Template:
 
     def function(self, name: str, *, api_version: int, pattern_version: int) -> Function:
         """The function as a home at `pattern_version` serves it; `NotFound` or `Gone` when it does not."""
-        self._require_api(api_version, pattern_version)
+        self.require_api(api_version, pattern_version)
         declared = self.manifest.functions.get(name)
         if declared is None or not self._serves(declared.api, declared.since, api_version, pattern_version):
             raise NotFound("There is no such function in this API version.")
@@ -134,9 +145,8 @@ class Template:
             name=name,
             api_version=api_version,
             read_only=declared.read_only,
-            deprecation=_first_to_go(
-                entry for entry in self.deprecations(api_version, pattern_version) if entry.resource is None
-            ),
+            input=declared.input,
+            deprecation=self.ending(api_version, pattern_version),
         )
 
     def keeps_keys(self, pattern_version: int) -> bool:
@@ -148,6 +158,12 @@ class Template:
         """The register as it stands for one API version of a home at `pattern_version`."""
         return tuple(
             entry for entry in self.manifest.deprecations if entry.api == api_version and entry.since <= pattern_version
+        )
+
+    def ending(self, api_version: int, pattern_version: int) -> Deprecation | None:
+        """The entry of the register about the whole API version."""
+        return _first_to_go(
+            entry for entry in self.deprecations(api_version, pattern_version) if entry.resource is None
         )
 
     def removed(self, api_version: int, resource: str, pattern_version: int) -> bool:
@@ -217,11 +233,6 @@ class Template:
                 api for api, entry in manifest.api.items() if entry.retired and entry.retired <= pattern_version
             ),
         }
-
-    def _require_api(self, api_version: int, pattern_version: int) -> None:
-        declared = self.manifest.api.get(api_version)
-        if declared and declared.retired and declared.retired <= pattern_version:
-            raise Gone("This API version was retired.", hint=f"Use v{self.default_api(pattern_version)}.")
 
     def _serves(self, apis: tuple[int, ...] | None, since: int, api_version: int, pattern_version: int) -> bool:
         return (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from uuid import UUID
 
 from fastapi import FastAPI
@@ -26,17 +27,25 @@ async def tenant_context(
     `of` is the application whose connections are used, while it runs, or the settings of an installation, to which
     connections are opened for the block. Raises `TenantNotFound`, `ConfigurationError`, and what a session does.
     """
-    if not tenant or not isinstance(user_id, UUID):
+    if not all((tenant, isinstance(tenant, UUID | str), isinstance(user_id, UUID))):
         raise ConfigurationError("A context needs a tenant and a user.", hint="Pass a slug or an id, and a user's id.")
-    if isinstance(of, Settings):
-        async with open_tenancy(of) as opened, _session(opened, tenant, user_id, roles) as session:
-            yield session
-        return
-    running = getattr(of.state, "tenancy", None)
-    if not isinstance(running, OpenTenancy):
+    if isinstance(roles, str) or not all(isinstance(role, str) for role in roles):
+        raise ConfigurationError("The roles of a context are a list of names.", hint="Pass ['editor'].")
+    async with AsyncExitStack() as stack:
+        opened = await stack.enter_async_context(open_tenancy(of)) if isinstance(of, Settings) else _running(of)
+        yield await stack.enter_async_context(_session(opened, tenant, user_id, roles))
+
+
+def _running(app: FastAPI) -> OpenTenancy:
+    opened = getattr(getattr(app, "state", None), "tenancy", None)
+    if not isinstance(opened, OpenTenancy):
         raise ConfigurationError("The application has no tenancy, or does not run.", hint="Pass settings instead.")
-    async with _session(running, tenant, user_id, roles) as session:
-        yield session
+    if opened.loop is not asyncio.get_running_loop():
+        raise ConfigurationError(
+            "The application runs on another event loop, and its connections belong to that.",
+            hint="Pass settings, or hand the work to the application's loop: asyncio.run_coroutine_threadsafe().",
+        )
+    return opened
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from control_plane.errors import StaleEpoch, TenantMoving
 from control_plane.identity.middleware import IdentityMiddleware
 from control_plane.identity.verifier import TokenVerifier, build_verifier
+from control_plane.pools.feed import RegistryFeed
 from control_plane.problems import database_error, install_problems, problem_response
 from control_plane.settings import Settings
 from control_plane.tenancy.opened import open_tenancy, require_installation
@@ -47,10 +49,11 @@ def install_tenancy(app: FastAPI, settings: Settings) -> None:
 async def _open(app: FastAPI, settings: Settings, verifier: TokenVerifier) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(open_tenancy(settings))
+        feed = RegistryFeed(opened.databases.registry_dsn, settings, opened.placements, verifier.revocations)
+        stack.push_async_callback(feed.aclose)
         stack.push_async_callback(verifier.aclose)
-        await verifier.start()
+        await asyncio.gather(verifier.start(), feed.start())
         app.state.tenancy = opened
-        app.state.tenant_sessions = opened.sessions
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ class OpenTenancy:
     """Sessions and connections over the same pools, and so under the same budget."""
 
     databases: Databases
+    placements: Placements
     sessions: TenantSessions
     connections: TenantConnections
+    loop: asyncio.AbstractEventLoop  # of the connections: no other loop can use them
 
 
 def require_installation(settings: Settings) -> None:
@@ -49,4 +52,5 @@ async def open_tenancy(settings: Settings) -> AsyncIterator[OpenTenancy]:
         placements = Placements(databases)
         sessions = TenantSessions(pools, placements)
         stack.push_async_callback(sessions.aclose)
-        yield OpenTenancy(databases, sessions, TenantConnections(pools, placements))
+        loop = asyncio.get_running_loop()
+        yield OpenTenancy(databases, placements, sessions, TenantConnections(pools, placements), loop)

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from control_plane.errors import ClusterNameTaken, ClusterUnavailable, Conflict, InvalidInput
+from control_plane.errors import ClusterNameTaken, ClusterUnavailable, Conflict, InvalidInput, UnsafePosture
 from control_plane.isolation.cluster import (
     Finding,
     check_cluster,
@@ -18,6 +18,7 @@ from control_plane.isolation.cluster import (
     require_safe,
     server_identity,
 )
+from control_plane.isolation.pooler import admit_logins, pooler_address, pooler_findings
 from control_plane.pools.databases import Databases
 from control_plane.registry import audit, clusters
 from control_plane.registry.installation import installation_id
@@ -35,6 +36,7 @@ class ClusterRecord:
     isolations: list[str]
     capacity: int | None
     tenants: int
+    pooler: str | None  # the address that requests go through
     created_at: datetime
 
 
@@ -46,6 +48,7 @@ async def add_cluster(
     region: str | None = None,
     isolations: Sequence[str] = ISOLATIONS,
     capacity: int | None = None,
+    pooler: str | None = None,
     actor: str,
 ) -> ClusterRecord:
     """Prepare the server, check that it can isolate tenants, then accept it.
@@ -66,8 +69,10 @@ async def add_cluster(
         region=region,
         isolations=[isolation for isolation in ISOLATIONS if isolation in isolations],
         capacity=capacity,
+        pooler=None if pooler is None else pooler_address(pooler),
     )
     await require_safe(databases, cluster)
+    await _require_pooler(databases, cluster)
     await _require_new_server(databases, cluster)
     async with databases.registry.begin() as session:
         await clusters.add(session, cluster)
@@ -84,6 +89,36 @@ async def _require_new_server(databases: Databases, cluster: Cluster) -> None:
         with suppress(ClusterUnavailable):  # which is then no server that has just answered
             if await server_identity(databases, other) == identity:
                 raise Conflict(f"This server is registered as cluster '{other.name}' already.")
+
+
+async def set_pooler(databases: Databases, name: str, pooler: str | None, *, actor: str) -> ClusterRecord:
+    """Let requests go through the pooler at that address, or to the server itself again (None).
+
+    Processes follow within `CP_PLACEMENT_TTL` seconds, each with the connections that it opens from then on. Raises
+    `ClusterNotFound`, `InvalidInput`, `ClusterUnavailable` and `UnsafePosture`, and changes nothing then.
+    """
+    async with databases.registry() as session:
+        cluster = await clusters.by_name(session, name)
+    cluster.pooler = None if pooler is None else pooler_address(pooler)
+    if pooler is not None:
+        await admit_logins(databases, cluster)
+        await _require_pooler(databases, cluster)
+    async with databases.registry.begin() as session:
+        stored = await clusters.by_name(session, name, lock=True)
+        if stored.pooler != pooler:
+            stored.pooler = pooler
+            audit.record(session, actor, "cluster.set_pooler", cluster=name)
+        counts = await clusters.tenant_counts(session, stored.id)
+        return _record(stored, counts.get(stored.id, 0))
+
+
+async def _require_pooler(databases: Databases, cluster: Cluster) -> None:
+    """A pooler that serves single statements only is fine for the API, so it is told and not refused."""
+    for finding in await pooler_findings(databases, cluster):
+        if finding.code == "pooler_unreachable":
+            raise ClusterUnavailable(f"The pooler {finding.problem}.", hint=finding.fix)
+        if finding.code != "pooler_mode":
+            raise UnsafePosture(f"The pooler {finding.problem}.", hint=finding.fix)
 
 
 async def _prepare(databases: Databases, dsn: str, installation: UUID) -> str:
@@ -126,5 +161,6 @@ def _record(cluster: Cluster, tenants: int) -> ClusterRecord:
         isolations=cluster.isolations,
         capacity=cluster.capacity,
         tenants=tenants,
+        pooler=cluster.pooler,
         created_at=cluster.created_at,
     )

@@ -1,4 +1,8 @@
-"""What homes keep for a while only: told changes, the answers of calls with an idempotency key, cached answers."""
+"""What is kept for a while only.
+
+In homes that is told changes, the answers of calls with an idempotency key and cached answers; in the registry it is
+revocations, until every token that they concern has expired.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import asyncpg
 from sqlalchemy import select
 
 from control_plane.pools.databases import Databases
+from control_plane.registry import revocations
 from control_plane.registry.models import Cluster, Home
 from control_plane.templates.script import quote
 
@@ -21,11 +26,14 @@ KEPT = {  # table → how long its rows are kept, and the function that deletes 
 
 
 async def purge(databases: Databases) -> dict[str, int]:
-    """Delete what is too old from every home; how many rows went, by table. Raises `ClusterUnavailable`."""
+    """Delete what is too old from the registry and every home; how many rows went, by table.
+
+    Raises `ClusterUnavailable`.
+    """
     query = select(Cluster, Home.database, Home.schema_name).join(Home, Home.cluster_id == Cluster.id)
-    async with databases.registry() as session:
+    async with databases.registry.begin() as session:
+        deleted = {"revocations": await revocations.delete_expired(session)} | dict.fromkeys(KEPT, 0)
         homes = (await session.execute(query.where(Home.ready).order_by(Cluster.id, Home.database))).all()
-    deleted = dict.fromkeys(KEPT, 0)
     for (_, database), group in groupby(homes, key=lambda home: (home[0].id, home[1])):
         of_database = list(group)
         async with databases.kept_admin(of_database[0][0], database) as connection:

@@ -4,6 +4,7 @@
 --   cp_definer  owns the SECURITY DEFINER functions of templates and obeys the tenant policies
 --   cp_tenancy  owns the schema `tenancy`, which decides who may be served
 --   cp_request  what every login role of a home may call in `tenancy`
+--   cp_pooler   asks for the SCRAM verifiers of login roles; for the login role of a connection pooler
 --   cp_support  reads across the tenants of shared homes, within a support session; for people's own login roles
 --
 -- Roles are server-wide, so two sessions may create them at the same moment: the loser's error is the winner's success.
@@ -11,7 +12,7 @@ DO $$
 DECLARE
     role_name text;
 BEGIN
-    FOREACH role_name IN ARRAY ARRAY['cp_owner', 'cp_definer', 'cp_tenancy', 'cp_request', 'cp_support'] LOOP
+    FOREACH role_name IN ARRAY ARRAY['cp_owner', 'cp_definer', 'cp_tenancy', 'cp_request', 'cp_support', 'cp_pooler'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS', role_name);

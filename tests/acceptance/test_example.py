@@ -1,10 +1,13 @@
-"""The example application as its readers run it: a process of its own, beside an installation of the control plane."""
+"""The examples as their readers run them: processes of their own, beside an installation of the control plane."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from tests.support.program import PATIENCE, Program, free_port, stop
 from tests.support.servers import Server
 
 ROOT = Path(__file__).resolve().parents[2]
+HELPDESK = ROOT / "examples" / "helpdesk"
 MODES = {"acme": "shared", "bcme": "shared", "globex": "schema", "initech": "database"}
 
 
@@ -122,3 +126,79 @@ def test_a_note_that_breaks_a_rule_is_refused(example: Example) -> None:
 def test_the_example_is_short() -> None:
     source = (ROOT / "examples" / "notes.py").read_text(encoding="utf-8")
     assert len([line for line in source.splitlines() if line.strip()]) <= 45
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.timeout(300)
+def test_the_help_desk_runs_as_its_readme_says(server: Server, tmp_path: Path) -> None:
+    port, own_port = free_port(), free_port()
+    registry = server.dsn_for(asyncio.run(server.create_database()))
+    program = Program(tmp_path, port, CP_DATABASE_URL=registry, CP_SECRET_KEY=SECRET_KEY, CP_SIGNING_KEY=SIGNING_KEY)
+    path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
+    prepare, serve, run, use, test = (block.replace("8002", str(own_port)) for block in blocks(HELPDESK / "README.md"))
+    variables = prepare.splitlines()[0]
+    assert (serve, test) == ("cp serve\n", "pytest examples/helpdesk\n")
+
+    def shell(script: str) -> list[str]:
+        return ["bash", "-euo", "pipefail", "-c", script]
+
+    def paste(script: str) -> str:
+        done = subprocess.run(shell(script), env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    environment = program.environment | {"PATH": path}
+    assert "Template helpdesk: released up to version 3." in paste(prepare)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        # exec, so that the signal reaches the program and not the shell.
+        started = f"{variables}\n{run.replace('uvicorn', 'exec uvicorn')}"
+        process = subprocess.Popen(shell(started), env=environment, cwd=ROOT, stdout=output, stderr=output)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{own_port}") as client:
+            wait_for(client, process, log)
+        answers = paste(f"{variables}\n{use}")
+        assert '"subject":"The printer smokes","status":"open","priority":"normal"' in answers
+        assert "}[]acme 1\nglobex 0\n" in answers
+        assert '[{"agent":null,"open":1,"overdue":1}]' in answers
+        assert stop(process) in (0, -15), log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def wait_for(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            assert client.get("/healthz").status_code == 200
+            return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise AssertionError(f"not up: {log.read_text()}")
+
+
+@pytest.mark.timeout(300)
+def test_the_help_desk_passes_its_own_tests(server: Server) -> None:
+    """On this session's server, which is left as it was."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CP_", "PYTEST"))}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/helpdesk"]
+    done = subprocess.run(
+        command, env=kept | {"CP_TEST_DATABASE_URL": server.dsn}, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\n35 passed", done.stdout), done.stdout
+    assert asyncio.run(left_behind(server)) == []
+
+
+async def left_behind(server: Server) -> list[str]:
+    async with server.connection() as connection:
+        return [
+            row["datname"]
+            for row in await connection.fetch("SELECT datname FROM pg_database WHERE datname LIKE 'cp_testing_%'")
+        ]

@@ -1,4 +1,4 @@
-"""An existing client of PostgREST, unchanged, against the running program: a tenant of each isolation mode."""
+"""PostgREST's client for Python, unchanged, against the running program: a tenant of each isolation mode."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from postgrest import APIError, CountMethod, SyncPostgrestClient
+from postgrest import APIError, AsyncPostgrestClient, CountMethod, SyncPostgrestClient
 
 from tests.support.program import Program, free_port
 from tests.support.servers import temporary_home
@@ -35,6 +35,13 @@ def client(program: Program, request: pytest.FixtureRequest) -> Iterator[SyncPos
             user = call(opened, "create_user", {"email": f"{name.split()[0]}@example.com", "name": name})
             owner = {"owner_id": user["user"]["id"]} if number == 4 else {}
             call(opened, "create_project", {"name": name, **owner})
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def latest(client: SyncPostgrestClient) -> Iterator[SyncPostgrestClient]:
+    """The same caller, of the latest API version."""
+    with SyncPostgrestClient(str(client.base_url).replace("v1", "v2"), headers=dict(client.headers)) as opened:
         yield opened
 
 
@@ -69,17 +76,35 @@ def test_filters(client: SyncPostgrestClient) -> None:
     assert names(projects(client).not_.in_("name", NAMES[:4])) == NAMES[4:]
     assert names(projects(client).is_("owner_id", None)) == NAMES[:4]
     assert names(projects(client).not_.is_("owner_id", None)) == NAMES[4:]
-    assert names(projects(client).gt("created_at", "2001-02-03T04:05:06Z").eq("name", "ann")) == ["ann"]
-    assert names(projects(client).lt("created_at", "2001-02-03T04:05:06+00:00")) == []
+    assert names(projects(client).match({"name": "g(h)", "owner_id": all_[4]["owner"]["id"]})) == NAMES[4:]
+    assert names(projects(client).in_("name", [])) == []
     assert users(client).like("email", "*nn@%").execute().data == [{"email": "ann@example.com"}]
     assert users(client).ilike("email", "b*").execute().data == [{"email": "Bob@example.com"}]
+    assert users(client).not_.ilike("email", "*@example.com").execute().data == []
     assert len(users(client).neq("email", "ann@example.com").execute().data) == 4
+    assert len(users(client).not_.neq("email", "ann@example.com").execute().data) == 1
+
+
+def test_comparisons(client: SyncPostgrestClient) -> None:
+    times = [row["created_at"] for row in projects(client).execute().data]
+    assert names(projects(client).gt("created_at", times[1])) == NAMES[2:]
+    assert names(projects(client).gte("created_at", times[1])) == NAMES[1:]
+    assert names(projects(client).lt("created_at", times[1])) == NAMES[:1]
+    assert names(projects(client).lte("created_at", times[1])) == NAMES[:2]
+    assert names(projects(client).gt("created_at", times[0]).not_.gte("created_at", times[3])) == NAMES[1:3]
+    assert names(projects(client).lt("created_at", "2001-02-03T04:05:06+00:00")) == []
 
 
 def test_order_and_range(client: SyncPostgrestClient) -> None:
     assert names(projects(client).order("created_at", desc=True).limit(2)) == ["g(h)", 'e"f']
     assert names(projects(client).order("created_at", nullsfirst=True).range(1, 2)) == NAMES[1:3]
-    assert names(projects(client).order("name", desc=True).order("id").offset(4)) != []
+    first, second = [projects(client).order("name", desc=True).order("id").offset(n).limit(2) for n in (0, 2)]
+    assert set(names(first)).isdisjoint(names(second))
+    counted = projects(client, count=CountMethod.exact).range(3, 9).execute()
+    assert ([row["name"] for row in counted.data], counted.count) == (NAMES[3:], 5)
+    with pytest.raises(APIError) as raised:
+        projects(client, count=CountMethod.exact).range(9, 19).execute()
+    assert raised.value.code == "PGRST103"
 
 
 def test_single(client: SyncPostgrestClient) -> None:
@@ -95,7 +120,8 @@ def test_single(client: SyncPostgrestClient) -> None:
 def test_count(client: SyncPostgrestClient) -> None:
     page = projects(client, count=CountMethod.exact).limit(2).execute()
     assert (len(page.data), page.count) == (2, 5)
-    assert projects(client, count=CountMethod.planned).is_("owner_id", None).execute().count == 4
+    for count in CountMethod:
+        assert projects(client, count=count).is_("owner_id", None).execute().count == 4
     head = projects(client, count=CountMethod.exact, head=True).execute()
     assert (head.data, head.count) == ([], 5)
 
@@ -105,6 +131,42 @@ def test_rpc(client: SyncPostgrestClient) -> None:
     with pytest.raises(APIError) as raised:
         refused.execute()
     assert raised.value.code == "invalid"
+
+
+def test_rpc_that_only_reads(client: SyncPostgrestClient, latest: SyncPostgrestClient) -> None:
+    category = call(latest, "create_category", {"name": "Electronics"})["category"]
+    arguments: Any = {"path": category["path"], "levels": 0}
+    asked: list[Any] = [latest.rpc("category_subtree", arguments, get=get).execute().data for get in (False, True)]
+    assert asked[0] == asked[1]
+    assert [each["id"] for each in asked[1]["data"]["categories"]] == [category["id"]]
+    page: Any = {"resource": "projects", "filters": {"name": {"in": ["ann", "Bob"]}}}
+    assert latest.rpc("read_page", page, get=True).execute().data == latest.rpc("read_page", page).execute().data
+    assert latest.rpc("category_tree", {}, head=True).execute().data == []
+    with pytest.raises(APIError) as raised:
+        latest.rpc("category_subtree", arguments, get=True).eq("depth", 1).execute()
+    assert raised.value.code == "invalid_input"
+    with pytest.raises(APIError) as raised:
+        client.rpc("create_project", {"name": "no"}, get=True).execute()
+    assert raised.value.code == "method_not_allowed"
+
+
+def test_the_register_of_deprecations(client: SyncPostgrestClient, latest: SyncPostgrestClient) -> None:
+    assert client.from_("deprecations").select("*").execute().data == []
+    entry: Any
+    (entry,) = latest.from_("deprecations").select("*").execute().data
+    assert (entry["resource"], entry["field"], entry["replacement"]) == ("users", "username", "name")
+
+
+async def test_the_asynchronous_client(client: SyncPostgrestClient) -> None:
+    async with AsyncPostgrestClient(str(client.base_url), headers=dict(client.headers)) as opened:
+        listed = await opened.from_("projects").select("name", count=CountMethod.exact).order("name").limit(2).execute()
+        assert (len(listed.data), listed.count) == (2, 5)
+        one = await opened.from_("projects").select("name").eq("name", "Bob").single().execute()
+        assert one.data == {"name": "Bob"}
+        refused = opened.rpc("create_project", {"name": ""})
+        with pytest.raises(APIError) as raised:
+            await refused.execute()
+        assert raised.value.code == "invalid"
 
 
 def test_refusals_reach_the_caller(client: SyncPostgrestClient) -> None:
@@ -118,6 +180,13 @@ def test_refusals_reach_the_caller(client: SyncPostgrestClient) -> None:
             query.execute()
         assert raised.value.code == "invalid_input"
         assert str(raised.value.message).startswith(said)
-    with pytest.raises(APIError) as raised:
-        client.from_("projects").insert({"name": "no"}).execute()
-    assert raised.value.code == "method_not_allowed"
+    for written in (
+        client.from_("projects").insert([{"name": "no"}]),
+        client.from_("projects").upsert({"name": "no"}, on_conflict="name"),
+        client.from_("projects").update({"name": "no"}).eq("name", "ann"),
+        client.from_("projects").delete().eq("name", "ann"),
+    ):
+        with pytest.raises(APIError) as raised:
+            written.execute()
+        assert raised.value.code == "method_not_allowed"
+    assert names(projects(client)) == NAMES

@@ -1,4 +1,4 @@
-"""The three flows of the README work as pasted."""
+"""The three flows of the README work as pasted, and so does what docs/revocation.md adds to them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ import pytest
 from tests.support.program import Program, free_port, stop
 from tests.support.servers import temporary_home
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REVOCATION = (ROOT / "docs" / "revocation.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
 
 
 def flows() -> str:
     """The shell blocks of the three flows, in order."""
-    section = README.partition("\n## The three flows\n")[2].partition("\n## ")[0]
-    return "".join(re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE))
+    return blocks(README.partition("\n## The three flows\n")[2].partition("\n## ")[0])
+
+
+def blocks(text: str) -> str:
+    return "".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
 
 
 @pytest.mark.timeout(300)
 def test_the_three_flows_work_as_pasted(tmp_path: Path) -> None:
     # What an application gets from `cp env` leads to the same installation from anywhere.
-    script = flows() + f'eval "$(cp env)"\nCP_HOME={tmp_path} cp tenant show umbrella\n'
+    script = flows() + blocks(REVOCATION) + f'eval "$(cp env)"\nCP_HOME={tmp_path} cp tenant show umbrella\n'
     assert ADDRESS in script
     with temporary_home() as home:
         program, output = Program(home, free_port()), home.parent / "serve.log"
@@ -45,4 +50,5 @@ def test_the_three_flows_work_as_pasted(tmp_path: Path) -> None:
             assert stop(process) == 0
     for expected in ('"slug":"umbrella"', "Wayne Enterprises", '"name": "Hive"', "tenant_suspended", "nothing to do"):
         assert expected in pasted.stdout
+    assert pasted.stdout.count("The token has been revoked.") == 4  # as `detail` and as `message`
     assert "not_found" not in pasted.stdout

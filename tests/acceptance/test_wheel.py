@@ -71,6 +71,16 @@ def test_the_wheel_brings_both_console_scripts(scripts: Path) -> None:
     assert {"cp", "control-plane"} <= {path.name for path in scripts.iterdir()}
 
 
+def test_the_wheel_brings_the_pytest_plugin_and_not_pytest(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    entries = archive.read(metadata.replace("METADATA", "entry_points.txt")).decode()
+    assert "[pytest11]\ntenancy = control_plane.testing.plugin\n" in entries
+    needed = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist: pytest")]
+    assert "Requires-Dist: pytest>=9; extra == 'testing'" in needed
+    assert all("extra == " in line for line in needed)
+
+
 def test_what_is_installed_reads_nothing_of_the_tree(scripts: Path, tmp_path: Path) -> None:
     code = "from control_plane.settings import shipped; print(shipped('sql'), shipped('tenant_templates'), sep='\\n')"
     run = subprocess.run([scripts / "python", "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
+from sqlalchemy import inspect
 
 from control_plane.isolation import isolation_of
+from control_plane.isolation.cluster import prepare_cluster
+from control_plane.isolation.names import installation_prefix, tenants_database
 from control_plane.pools.connect import connect
 from control_plane.pools.databases import Databases
-from control_plane.registry.models import Cluster, Home, Tenant
+from control_plane.registry.models import Base, Cluster, Home, Tenant
 from control_plane.templates import Template
+from tests.support.servers import Server
 
+_Row = TypeVar("_Row", bound=Base)
 NOBODY = UUID("00000000-0000-0000-0000-00000000000f")
 
 
@@ -138,3 +144,37 @@ async def build_world(
                 )
                 member.projects.append(project)
     return world
+
+
+async def copy_world(original: World, server: Server) -> World:
+    """The same tenants with the same roles, in databases of their own: a copy costs a tenth of what building does.
+
+    Nobody is connected to the databases of `original`.
+    """
+    installation_id = server.new_installation()
+    prefix = installation_prefix(installation_id)
+    copies = {original.cluster.database: tenants_database(installation_id)}
+    for home in (original.a.home, original.b.home):
+        copies.setdefault(home.database, f"{prefix}_{home.database}")
+    for source, name in copies.items():
+        await server.copy_database(source, name)
+    async with server.connection() as connection:
+        for home in (original.a.home, original.b.home):
+            await connection.execute(f'GRANT CONNECT ON DATABASE "{copies[home.database]}" TO "{home.role_name}"')
+    await prepare_cluster(original.databases, server.dsn, installation_id)
+    cluster = _copied(original.cluster, id=uuid4(), database=copies[original.cluster.database])
+    members = []
+    for member in (original.a, original.b):
+        home = _copied(member.home, cluster_id=cluster.id, database=copies[member.home.database])
+        tenant = _copied(member.tenant, home_id=member.tenant.home_id)
+        members.append(replace(member, tenant=tenant, home=home, projects=[*member.projects], users=[*member.users]))
+    if original.a.home is original.b.home:
+        members[1].home = members[0].home
+    a, b = members
+    return replace(original, cluster=cluster, installation_id=installation_id, a=a, b=b)
+
+
+def _copied(row: _Row, **changes: object) -> _Row:
+    """A row that is in no session, with some columns changed."""
+    columns = {column.key: getattr(row, column.key) for column in inspect(type(row)).column_attrs}
+    return type(row)(**{**columns, **changes})

@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from control_plane.cli.server import GRACE
 from control_plane.settings import Issuer, Settings
 from tests.containers.conftest import CHART, KUBERNETES, Objects, Render
 
@@ -184,6 +185,16 @@ def test_the_api_is_probed_where_it_answers(render: Render) -> None:
     assert container["ports"] == [{"name": "http", "containerPort": 8000, "protocol": "TCP"}]
 
 
+def test_an_ended_pod_drains_and_has_the_time_that_it_takes(render: Render) -> None:
+    pod = named(render({"api": {"drainSeconds": 12}}), "Deployment", "api")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert {"name": "CP_DRAIN_SECONDS", "value": "12"} in container["env"]
+    assert "lifecycle" not in container  # the process waits itself, with its readiness gone
+    assert pod["terminationGracePeriodSeconds"] >= 12 + GRACE + 10
+    everywhere = environment(render())
+    assert len([each for each in everywhere if each["name"] == "CP_DRAIN_SECONDS"]) == 1
+
+
 def test_the_service_leads_to_the_api_only(objects: Objects) -> None:
     (service,) = [each for each in objects if each["kind"] == "Service"]
     selector = service["spec"]["selector"]
@@ -219,6 +230,8 @@ def test_a_digest_takes_the_place_of_the_tag(render: Render) -> None:
         ({"secret": {"databaseUrl": "postgresql://u:p@h/d"}}, "databaseUrl"),
         ({"config": {"CP_SECRET_KEY": "x" * 32}}, "CP_SECRET_KEY"),
         ({"config": {"PATH": "/opt"}}, "PATH"),
+        ({"config": {"CP_DRAIN_SECONDS": 9}}, "CP_DRAIN_SECONDS"),
+        ({"api": {"drainSeconds": 26}}, "api.terminationGracePeriodSeconds must be at least"),
         ({"issuers": [{"issuer": "i", "secret": "s", "jwks_url": "https://i/"}]}, "secret"),
         ({"issuers": [{"issuer": "i", "jwks_url": "http://i/"}]}, "jwks_url"),
         ({"issuers": [{"issuer": "i", "jwks_url": "http://i/", "jwks_internal": False}]}, "jwks_url"),

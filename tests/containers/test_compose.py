@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
+from control_plane.cli.server import GRACE
 from control_plane.settings import Settings
 from tests.containers.conftest import ROOT
 
@@ -77,3 +78,9 @@ def test_nothing_serves_before_the_registry_is_ready(compose: dict[str, Any], se
 def test_ports_are_published_on_this_machine_only(compose: dict[str, Any]) -> None:
     assert compose["services"]["api"]["ports"] == ["${CP_BIND:-127.0.0.1}:${CP_PORT:-8000}:8000"]
     assert all("ports" not in compose["services"][each] for each in SERVICES if each != "api")
+
+
+def test_an_ended_service_has_the_time_that_it_takes(compose: dict[str, Any]) -> None:
+    written = compose["services"]["api"]
+    assert int(written["stop_grace_period"].removesuffix("s")) >= Settings().drain_seconds + GRACE + 10
+    assert "CP_DRAIN_SECONDS" not in written["environment"]

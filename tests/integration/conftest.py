@@ -12,11 +12,12 @@ from control_plane.pools.databases import Databases
 from control_plane.pools.requests import RequestPools
 from control_plane.registry.models import Cluster
 from tests.support.members import Members
+from tests.support.originals import Originals
 
 
 @pytest.fixture
-def members(databases: Databases, cluster: Cluster, installation_id: UUID) -> Members:
-    return Members(databases, cluster, installation_id)
+def members(databases: Databases, cluster: Cluster, installation_id: UUID, originals: Originals) -> Members:
+    return Members(databases, cluster, installation_id, originals)
 
 
 @pytest_asyncio.fixture

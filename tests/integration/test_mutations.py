@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from control_plane.pools import gate, requests
-from control_plane.pools.requests import RequestPools, ResetConnection
+from control_plane.pools.requests import RequestPools
+from control_plane.pools.session_state import ResetConnection
 from control_plane.pools.sessions import TenantSessions
 from control_plane.settings import Settings
 from tests.integration import test_gate, test_request_pools
@@ -65,7 +66,8 @@ async def test_an_inspection_that_finds_nothing_is_noticed(
     members: Members, pools: RequestPools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Attacks 28 and 29: `an inspection finds nothing`."""
-    with mutated(RequestPools._inspect, "if clean and not self._closed", "if not self._closed"), pytest.raises(RED):
+    monkeypatch.setattr(requests, "INSPECT", "SELECT true")
+    with pytest.raises(RED):
         await test_request_pools.test_an_inspection_ends_a_session_that_kept_state(
             members, pools, monkeypatch, "SELECT pg_advisory_lock(1)"
         )
@@ -74,7 +76,7 @@ async def test_an_inspection_that_finds_nothing_is_noticed(
 async def test_an_identifier_that_is_not_escaped_is_noticed(members: Members) -> None:
     """Attack 31: `a quote ends the identifier`."""
     gate.one_statement.cache_clear()  # texts that were built before
-    with mutated(gate._quoted, """.replace('"', '""')""", ""), pytest.raises(RED):
+    with mutated(gate.quoted, """.replace('"', '""')""", ""), pytest.raises(RED):
         await test_gate.test_names_are_quoted(members)
     gate.one_statement.cache_clear()
 

@@ -298,6 +298,20 @@ async def test_a_cluster_that_cannot_be_reached_is_refused(api: httpx.AsyncClien
     assert [each["name"] for each in (await api.get("/clusters")).json()] == ["main"]
 
 
+async def test_a_pooler_has_to_answer_before_requests_go_through_it(api: httpx.AsyncClient) -> None:
+    async def patched(name: str, body: object) -> httpx.Response:
+        return await api.patch(f"/clusters/{name}", json=body)
+
+    nobody = "postgresql://127.0.0.1:1"
+    assert_problem(await patched("main", {"pooler": nobody}), 503, "cluster_unavailable")
+    assert_problem(await patched("main", {"pooler": "postgresql://role:secret@pooler"}), 400, "invalid_input")
+    assert_problem(await patched("main", {}), 400, "invalid_input")
+    assert_problem(await patched("gone", {"pooler": None}), 404, "cluster_not_found")
+    answer = await patched("main", {"pooler": None})
+    assert (answer.status_code, answer.json()["pooler"]) == (200, None)
+    assert [each["pooler"] for each in (await api.get("/clusters")).json()] == [None]
+
+
 async def test_every_route_is_public_by_name_or_demands_a_token(app: FastAPI) -> None:
     document = app.openapi()
     async with client(app) as nobody:
@@ -347,6 +361,7 @@ async def test_each_call_needs_its_scope(app: FastAPI, plane: ControlPlane) -> N
         ("GET", f"/operations/{uuid4()}"): "operations:read",
         ("GET", "/clusters"): "clusters:read",
         ("POST", "/clusters"): "clusters:write",
+        ("PATCH", "/clusters/{name}"): "clusters:write",
     }
     scopes = set(needs.values())
     async with client(app) as caller:
@@ -371,7 +386,7 @@ async def test_readiness_names_each_cluster(
         ready = await nobody.get("/readyz")
         assert (ready.status_code, ready.json()) == (
             200,
-            {"status": "ready", "registry": "ok", "clusters": {"main": "ok"}},
+            {"status": "ready", "registry": "ok", "revocations": "ok", "clusters": {"main": "ok"}},
         )
         monkeypatch.setattr("control_plane.api.readiness.FRESH", -1.0)
         async with plane.databases.registry.begin() as session:
@@ -381,6 +396,6 @@ async def test_readiness_names_each_cluster(
         gone = await nobody.get("/readyz")
         assert (gone.status_code, gone.json()) == (
             503,
-            {"status": "not_ready", "registry": "ok", "clusters": {"main": "unreachable"}},
+            {"status": "not_ready", "registry": "ok", "revocations": "ok", "clusters": {"main": "unreachable"}},
         )
         assert gone.headers["retry-after"] == "1"

@@ -12,16 +12,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from control_plane.errors import ClusterUnavailable, PoolExhausted, StaleEpoch
-from control_plane.pools import gate
+from control_plane.errors import ClusterUnavailable, PoolExhausted, StaleEpoch, Unavailable
+from control_plane.pools import gate, lists
 from control_plane.pools import requests as request_pools
+from control_plane.pools.listing import Listing, Shape, Sort
 from control_plane.pools.requests import RequestPools
 from control_plane.registry.models import Cluster
 from tests.support.members import Member, Members
 from tests.support.proxy import open_proxy
 from tests.support.servers import Server
 
-LISTING = gate.Listing(gate.Shape((gate.Sort("created_at"), gate.Sort("id"))), limit=10)
+LISTING = Listing(Shape((Sort("created_at", "timestamptz"), Sort("id", "uuid"))), limit=10)
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ async def read(pools: RequestPools, member: Member, pause: float = 0.0) -> set[s
 
 
 async def read_on(connection: asyncpg.Connection, member: Member) -> set[str]:
-    page = await gate.read_list(connection, member.caller, member.home.schema_name, 1, "projects", LISTING)
-    return {document["name"] for document in json.loads(page.body)}
+    page = await lists.read_list(connection, member.caller, member.home.schema_name, 1, "projects", LISTING)
+    return {document["name"] for document in json.loads(page.body or b"")}
 
 
 async def create(pools: RequestPools, member: Member, name: str) -> None:
@@ -227,6 +228,36 @@ async def test_exhaustion_is_a_503_and_passes(members: Members, opened: Callable
             assert raised.value.retry_after
             assert await read(pools, other) == set()  # the bulkhead
         assert await read(pools, acme) == set()
+
+
+async def test_a_flood_of_one_tenant_leaves_the_others_served(members: Members, opened: Callable[..., Any]) -> None:
+    """Attack 37: all requests of a tenant hang, more than there is room for; no request of the other one fails."""
+    acme, other = await members.add("acme"), await members.add("other")
+    async with opened(shared_pool_size=4, tenant_queue=20, acquire_timeout=30.0) as pools:
+        flood = [asyncio.create_task(read(pools, acme, pause=30)) for _ in range(60)]
+        await until_sleeping(members, acme)
+        refused = [task for task in flood if task.done()]
+        assert len(refused) == 38  # two hang, twenty wait
+        assert {type(task.exception()) for task in refused} == {PoolExhausted}
+        for _ in range(3):  # without anything of the flood having ended
+            assert await asyncio.gather(*(read(pools, other) for _ in range(10))) == [set()] * 10
+        assert not any(task.done() for task in flood if task not in refused)
+        for task in flood:
+            task.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_closing_refuses_those_who_wait(members: Members, opened: Callable[..., Any]) -> None:
+    member = await members.add("acme")
+    async with opened(shared_pool_size=1, acquire_timeout=30.0) as pools:
+        async with pools.connection(member.placement):
+            waiting = asyncio.create_task(read(pools, member))
+            await asyncio.sleep(0)
+            await pools.aclose()
+            with pytest.raises(Unavailable, match="shutting down"):
+                await waiting
+        await settle(pools)
+        assert pools.open_connections(members.cluster.id) == 0
 
 
 async def test_the_budget_holds_over_more_homes_than_it_has_connections(

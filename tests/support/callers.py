@@ -36,8 +36,13 @@ async def client(app: FastAPI, headers: dict[str, str] | None = None) -> AsyncIt
 
 
 @asynccontextmanager
-async def open_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
-    """The control plane on a registry of the tests, with the template released and its one cluster registered."""
+async def open_plane(settings: Settings, *, deaf: bool = False) -> AsyncIterator[ControlPlane]:
+    """The control plane on a registry of the tests, with the template released and its one cluster registered.
+
+    Started as a service is, unless it is to be `deaf` to what changes in the registry.
+    """
     async with open_control_plane(settings) as plane:
         await initialise(plane, first_cluster=False, actor="tests")
+        if not deaf:
+            await plane.start()
         yield plane

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import asyncpg
-
 from control_plane.isolation.cluster import drop_database
+from control_plane.testing.installation import drop_installation as drop_made_by
 from tests.support.servers import Server
 
 _DATABASES = "SELECT datname FROM pg_database WHERE starts_with(datname, $1) ORDER BY datname"
@@ -16,7 +15,6 @@ SELECT DISTINCT d.datname
 FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid JOIN pg_roles r ON r.oid = s.refobjid
 WHERE starts_with(d.datname, $1) AND starts_with(r.rolname, $2)
 """
-_ROLES = "SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1) ORDER BY rolname"
 
 
 async def clean(server: Server) -> None:
@@ -26,8 +24,7 @@ async def clean(server: Server) -> None:
         installations = [*server.installations, *await _installations(server, own)]
         for name in own:  # first, because roles of the installations may own objects or hold grants in them
             await drop_database(connection, name)
-        for installation in dict.fromkeys(installations):
-            await _drop(connection, installation)
+        await drop_made_by(connection, *dict.fromkeys(installations))
 
 
 async def drop_installation(server: Server, installation: UUID) -> None:
@@ -38,7 +35,7 @@ async def drop_installation(server: Server, installation: UUID) -> None:
             prefix = f"cp_{installation.hex[:8]}_"
             for row in await connection.fetch(_ADOPTED, f"{server.session}_", prefix):
                 await drop_database(connection, row["datname"])
-            await _drop(connection, installation)
+            await drop_made_by(connection, installation)
 
 
 async def _installations(server: Server, databases: list[str]) -> list[UUID]:
@@ -49,16 +46,3 @@ async def _installations(server: Server, databases: list[str]) -> list[UUID]:
             if await connection.fetchval("SELECT to_regclass('public.installation')") is not None:
                 found += [row["id"] for row in await connection.fetch("SELECT id FROM installation")]
     return found
-
-
-async def _drop(connection: asyncpg.Connection, installation: UUID) -> None:
-    prefix = f"cp_{installation.hex[:8]}_"
-    roles = [row["rolname"] for row in await connection.fetch(_ROLES, prefix)]
-    for row in await connection.fetch(_DATABASES, prefix):
-        await drop_database(connection, row["datname"])
-    for role in roles:
-        # The login role of a home carries the home's name; some homes are a database of that name.
-        if role.startswith(f"{prefix}t_"):
-            await drop_database(connection, role.removeprefix(prefix))
-    for role in roles:
-        await connection.execute(f'DROP ROLE "{role}"')

@@ -11,6 +11,7 @@ from control_plane.pools.databases import Databases
 from control_plane.pools.placement import Placement
 from control_plane.registry.models import Cluster, Home, Tenant
 from control_plane.templates import Template, Templates
+from tests.support.originals import Originals
 
 
 @dataclass
@@ -50,13 +51,16 @@ class Member:
 
 
 class Members:
-    """The tenants of one cluster and installation."""
+    """The tenants of one cluster and installation; with `originals` the first database of a version comes sooner."""
 
-    def __init__(self, databases: Databases, cluster: Cluster, installation_id: UUID) -> None:
+    def __init__(
+        self, databases: Databases, cluster: Cluster, installation_id: UUID, originals: Originals | None = None
+    ) -> None:
         self.databases = databases
         self.cluster = cluster
         self.installation_id = installation_id
         self.templates = Templates.load(databases.settings.templates)
+        self._originals = originals
         self._shared: Home | None = None
 
     @property
@@ -70,9 +74,10 @@ class Members:
         if home is None:
             home = mode.new_home(self.installation_id, self.cluster, self.template.name, self.databases.box)
         tenant = Tenant(id=uuid4(), slug=slug, name=slug, isolation=isolation, status="active", epoch=1)
-        home.pattern_version = await mode.build(
-            self.databases, self.cluster, home, tenant, self.template, version or self.template.latest
-        )
+        version = version or self.template.latest
+        if isolation == "database" and self._originals is not None:
+            await self._originals.template_database(self.databases, self.cluster, self.template, version)
+        home.pattern_version = await mode.build(self.databases, self.cluster, home, tenant, self.template, version)
         home.ready = True
         async with self.databases.registry.begin() as session:
             await session.merge(home)

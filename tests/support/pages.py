@@ -18,7 +18,7 @@ _BLOCK = re.compile(
     r"^```(?P<kind>\w+)(?P<options>[^\n]*)\n(?P<text>.*?)^```$|^<!-- (?P<word>save|roles)\b(?P<rest>[^\n]*?) *-->$",
     re.DOTALL | re.MULTILINE,
 )
-_RUN = ("sql", "http", "json")
+_RUN = ("sql", "http", "json", "ndjson")
 # A statement ends with a semicolon at the end of a line, outside $$ … $$.
 _STATEMENT = re.compile(
     r"(?P<sql>(?:\$\$.*?\$\$|(?!\$\$).)+?;)(?:[ \n]+-- => (?P<expected>[^\n]*)|[ ]*--[^\n]*)?(?=\n|\Z)", re.DOTALL
@@ -31,7 +31,7 @@ _REQUEST = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """One block or comment of a page; `kind` is sql, http, json, save or roles, `options` what follows the kind."""
+    """One block or comment of a page: sql, http, json, ndjson, save or roles; `options` is what follows the kind."""
 
     kind: str
     options: str
@@ -168,6 +168,8 @@ class HttpRun:
                 self._save(block)
             elif block.kind == "json":
                 self._check(block)
+            elif block.kind == "ndjson":
+                self._check_lines(block)
             else:
                 await self._call(block, checked=following == "json")
 
@@ -184,7 +186,11 @@ class HttpRun:
 
     def _check(self, block: Block) -> None:
         assert self.last is not None, f"{block.place}: is the answer to nothing"
-        expected, answer = json.loads(self._fill(block)), f"{self.last.status_code} {self.last.text}"
+        answer = f"{self.last.status_code} {self.last.text}"
+        if not block.text.strip():
+            assert (self.last.status_code, self.last.content) == (int(block.options), b""), f"{block.place}: {answer}"
+            return
+        expected = json.loads(self._fill(block))
         refusal = isinstance(expected, dict) and (expected.get("success") is False or "status" in expected)
         if block.options:
             assert self.last.status_code == int(block.options), f"{block.place}: {answer}"
@@ -192,13 +198,29 @@ class HttpRun:
             assert (self.last.status_code >= 400) == refusal, f"{block.place}: {answer}"
         assert matches(expected, self.last.json()), f"{block.place}: {answer}"
 
+    def _check_lines(self, block: Block) -> None:
+        assert self.last is not None, f"{block.place}: is the answer to nothing"
+        expected, actual = self._fill(block).splitlines(), self.last.text.splitlines()
+        same = len(expected) == len(actual) and all(map(matches, map(json.loads, expected), map(json.loads, actual)))
+        assert same, f"{block.place}: {self.last.text}"
+
     def _save(self, block: Block) -> None:
         name, _, path = (part.strip() for part in block.options.partition("="))
         assert self.last is not None, f"{block.place}: there is no answer to save from"
-        value = self.last.json()
+        self.saved[name] = self._value(self.last, path, block.place)
+
+    def _value(self, answer: httpx.Response, path: str, place: str) -> str:
+        where, _, named = path.partition(":")
+        if where == "link":
+            assert named in answer.links, f"{place}: there is no such link"
+            return str(answer.links[named]["url"])
+        if where == "header":
+            assert named in answer.headers, f"{place}: there is no such header"
+            return answer.headers[named]
+        value = answer.json()
         for step in path.split("."):
             value = value[int(step)] if isinstance(value, list) else value[step]
-        self.saved[name] = str(value)
+        return str(value)
 
     def _fill(self, block: Block) -> str:
         def value(match: re.Match[str]) -> str:

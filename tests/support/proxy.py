@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.servers import Server
@@ -23,6 +23,13 @@ class Proxy:
         self.connections = 0
         self.paused = asyncio.Event()  # set: traffic flows
         self.paused.set()
+        self._serving: set[asyncio.Task[None]] = set()
+
+    async def aclose(self) -> None:
+        """End what is still connected, also when traffic is paused."""
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     def clear(self) -> None:
         self.sent.clear()
@@ -38,6 +45,10 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         upstream_reader, upstream_writer = await self._connect()
         back = asyncio.create_task(self._copy(upstream_reader, writer))
         try:
@@ -54,7 +65,8 @@ class Proxy:
         finally:
             upstream_writer.close()
             await back
-            writer.close()
+            await _closed(writer)
+            await _closed(upstream_writer)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -74,6 +86,12 @@ class Proxy:
         return await asyncio.open_connection(host, port)
 
 
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
 @asynccontextmanager
 async def open_proxy(server: Server) -> AsyncIterator[Proxy]:
     proxy = Proxy(server)
@@ -83,3 +101,4 @@ async def open_proxy(server: Server) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         listener.close()
+        await proxy.aclose()

@@ -11,7 +11,7 @@ from uuid import UUID
 import httpx
 from starlette.applications import Starlette
 
-from control_plane.api.resources import routes
+from control_plane.api.routes import routes
 from control_plane.identity.principal import Principal
 from control_plane.pools.deprecated_calls import DeprecatedCalls
 from control_plane.pools.placement import Placements

@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
-from control_plane.api.query import MAX_PARAMETERS, parse_query
-from control_plane.api.wanted import wanted
-from control_plane.errors import InvalidInput, RangeNotSatisfiable
-from control_plane.pools.gate import Condition, Listing, Shape, Sort, list_statement
+from control_plane.api.query import MAX_PARAMETERS, NO_LIMIT, parse_query
+from control_plane.api.wanted import MAX_TAGS, Media, wanted
+from control_plane.errors import InvalidInput, NotAcceptable, RangeNotSatisfiable
+from control_plane.pools.listing import Condition, Form, Listing, Shape, Sort, Way
+from control_plane.pools.lists import list_statement
 from control_plane.templates import Resource
 
 THINGS = Resource(
@@ -23,6 +24,7 @@ THINGS = Resource(
     key=("id",),
     filters={"id": ("eq", "in"), "name": ("eq", "neq", "in", "like", "ilike", "is"), "size": ("eq", "gt", "lte", "in"),
              "weight": ("eq",), "price": ("eq",), "made_at": ("gte", "lt"), "made_on": ("eq",), "open": ("eq", "is")},
+    version=None,
     default_limit=10,
     max_limit=50,
     deprecation=None,
@@ -45,8 +47,17 @@ HOSTILE = [
 ]
 
 
+def by(column: str, descending: bool = False, nulls_first: bool | None = None) -> Sort:
+    return Sort(column, THINGS.columns[column], descending, nulls_first)
+
+
 def parse(query: str) -> Listing:
     return parse_query(query.encode(), THINGS)
+
+
+def applied(listing: Listing, **headers: bytes) -> Listing:
+    asked, _ = wanted([(name.replace("_", "-").encode(), value) for name, value in headers.items()], b"")
+    return asked.applied_to(listing)
 
 
 def refused(query: str) -> list[dict[str, Any]]:
@@ -163,10 +174,10 @@ def test_a_value_has_the_form_of_its_column(query: str) -> None:
         ("order=name.nullsfirst.desc", ["asc", "desc", "nullsfirst", "nullslast"]),
         ("open=is.x", ["is.null", "is.not_null", "is.true", "is.false"]),
         ("name=is.x", ["is.null", "is.not_null"]),
-        ("secret=eq.x", ["select", "order", "limit", "offset", *THINGS.filters]),
-        ("or=(id.eq.1,name.eq.x)", ["select", "order", "limit", "offset", *THINGS.filters]),
-        ("columns=id", ["select", "order", "limit", "offset", *THINGS.filters]),
-        ("owner.name=eq.x", ["select", "order", "limit", "offset", *THINGS.filters]),
+        ("secret=eq.x", ["select", "order", "limit", "offset", "cursor", *THINGS.filters]),
+        ("or=(id.eq.1,name.eq.x)", ["select", "order", "limit", "offset", "cursor", *THINGS.filters]),
+        ("columns=id", ["select", "order", "limit", "offset", "cursor", *THINGS.filters]),
+        ("owner.name=eq.x", ["select", "order", "limit", "offset", "cursor", *THINGS.filters]),
     ],
 )
 def test_a_refusal_names_what_is_allowed(query: str, allowed: list[str]) -> None:
@@ -208,13 +219,13 @@ def test_filters_of_one_column_are_all_held_and_their_sequence_makes_no_other_st
 @pytest.mark.parametrize(
     ("query", "order"),
     [
-        ("limit=1", [Sort("made_at", True), Sort("id")]),
-        ("order=name", [Sort("name"), Sort("id")]),
-        ("order=name.desc", [Sort("name", True), Sort("id", True)]),
-        ("order=made_at.asc,name.desc", [Sort("made_at"), Sort("name", True), Sort("id", True)]),
-        ("order=id.desc,name", [Sort("id", True), Sort("name")]),
-        ("order=name.nullsfirst", [Sort("name", False, True), Sort("id")]),
-        ("order=name.desc.nullslast", [Sort("name", True, False), Sort("id", True)]),
+        ("limit=1", [by("made_at", True), by("id")]),
+        ("order=name", [by("name"), by("id")]),
+        ("order=name.desc", [by("name", True), by("id", True)]),
+        ("order=made_at.asc,name.desc", [by("made_at"), by("name", True), by("id", True)]),
+        ("order=id.desc,name", [by("id", True), by("name")]),
+        ("order=name.nullsfirst", [by("name", False, True), by("id")]),
+        ("order=name.desc.nullslast", [by("name", True, False), by("id", True)]),
     ],
 )
 def test_an_order_is_total(query: str, order: list[Sort]) -> None:
@@ -267,23 +278,139 @@ def test_a_query_string_is_short_and_utf_8(query: str) -> None:
 
 def test_headers_say_range_number_and_one_object() -> None:
     plain = parse("")
-    assert wanted([(b"accept", b"*/*"), (b"range", b"bytes=0-1")], b"").applied_to(plain) == plain
-    assert wanted([(b"range", b"0-9"), (b"range-unit", b"bytes")], b"").applied_to(plain) == plain
-    assert wanted([(b"range", b"5-7")], b"").applied_to(plain) == plain._replace(offset=5, limit=3)
-    assert wanted([(b"range", b"5-")], b"").applied_to(plain) == plain._replace(offset=5)
-    assert wanted([(b"range", b"0-999")], b"").applied_to(plain).limit == 10
+    assert applied(plain, accept=b"*/*", range=b"bytes=0-1") == plain
+    assert applied(plain, range=b"0-9", range_unit=b"bytes") == plain
+    assert applied(plain, range=b"5-7") == plain._replace(offset=5, limit=3)
+    assert applied(plain, range=b"5-") == plain._replace(offset=5)
+    assert applied(plain, range=b"0-999").limit == 10
     for preferred in (b"count=exact", b"return=minimal, count=planned", b"count=estimated"):
-        assert wanted([(b"prefer", preferred)], b"").applied_to(plain).shape.counted
-    assert not wanted([(b"prefer", b"count=none")], b"").applied_to(plain).shape.counted
-    single = wanted([(b"accept", b"application/vnd.pgrst.object+json;q=1")], b"")
-    assert single.single
-    assert single.applied_to(plain).limit == 2
+        assert applied(plain, prefer=preferred).shape.counted
+    assert not applied(plain, prefer=b"count=none").shape.counted
+    assert applied(plain, accept=b"application/vnd.pgrst.object+json;q=1").limit == 2
+
+
+def test_the_form_is_the_one_that_is_preferred() -> None:
+    for accepted, media in (
+        (b"", Media.ARRAY),
+        (b"application/json", Media.ARRAY),
+        (b"text/html, */*;q=0.1", Media.ARRAY),
+        (b"application/vnd.pgrst.object+json", Media.OBJECT),
+        (b"application/json, Application/X-NDJSON ;q=0.5", Media.ARRAY),
+        (b"application/json;q=0.5, Application/X-NDJSON", Media.LINES),
+        (b"application/vnd.control-plane.page+json, application/x-ndjson", Media.PAGE),
+    ):
+        asked, _ = wanted([(b"accept", accepted)], b"")
+        assert asked.media is media, accepted
+    two, _ = wanted([(b"accept", b"text/html"), (b"accept", b"application/x-ndjson")], b"")
+    assert two.media is Media.LINES
+    for refused in (b"text/csv", b"application/x-ndjson2", b"application/vnd.pgrst.array+json;nulls=stripped"):
+        with pytest.raises(NotAcceptable):
+            wanted([(b"accept", refused)], b"")
+
+
+def test_known_tags_are_read_as_http_writes_them() -> None:
+    for text, tags in (
+        (b'"a"', ("a",)),
+        (b'W/"a" , "b,c", "a"', ("a", "b,c")),
+        (b" * ", ("*",)),
+        (b'"*"', ()),  # a tag, and none of ours
+        (b'a, w/"b"x', ("b",)),
+        (b"", ()),
+        (b'"\xff"', ("\xff",)),
+    ):
+        assert wanted([(b"if-none-match", text)], b"")[1] == tags, text
+    assert wanted([(b"if-none-match", b'"a"'), (b"if-none-match", b'"b"')], b"")[1] == ("a", "b")
+    with pytest.raises(InvalidInput):
+        wanted([(b"if-none-match", b",".join(b'"%d"' % number for number in range(MAX_TAGS + 1)))], b"")
+
+
+def test_a_list_has_cursors_where_it_can_be_gone_on_from() -> None:
+    for query, cursors in (
+        ("", False),  # by made_at backwards and then by id forwards
+        ("order=made_at", True),
+        ("order=made_at.desc,id.desc", True),
+        ("order=made_at.desc.nullsfirst", True),  # where an index has them
+        ("order=made_at.desc.nullslast", False),
+        ("order=name.nullsfirst", False),
+        ("order=name.asc,made_at.desc", False),
+        ("order=name&limit=1", True),
+        ("order=name&limit=0", False),
+        ("order=name&offset=0", False),
+    ):
+        assert parse(query).shape.cursors == cursors, query
+    by_name = parse("order=name")
+    for headers in ({"range": b"0-1"}, {"accept": b"application/vnd.pgrst.object+json"}):
+        assert not applied(by_name, **headers).shape.cursors
+
+
+def test_a_cursor_is_a_way_and_a_place() -> None:
+    for letter, way in (("n", Way(True)), ("p", Way(False)), ("N", Way(True, True)), ("P", Way(False, True))):
+        listing = parse(f"order=name&cursor={letter}abc_-9")
+        assert (listing.shape.way, listing.place, listing.shape.cursors) == (way, "abc_-9", True)
+        assert way.letter == letter
+
+
+@pytest.mark.parametrize("cursor", ["", "n", "x123", "123", "n'", "n%00", "nab c", "nä", "n" * 16386])
+def test_what_does_not_look_like_a_cursor_is_none(cursor: str) -> None:
+    (error,) = refused(f"order=name&cursor={quote(cursor)}")
+    assert (error["parameter"], error["message"]) == ("cursor", "is no cursor of this list")
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("cursor=nabc", "needs an order of one direction, such as order=made_at.desc,id.desc"),
+        ("order=name,made_at.desc&cursor=nabc", "needs an order of one direction, such as order=name,made_at,id"),
+        ("order=name&offset=0&cursor=nabc", "goes on from a place; an offset beside it has no meaning"),
+        ("order=name&limit=0&cursor=nabc", "needs a limit of at least 1"),
+        ("order=name&cursor=nabc&cursor=nabc", "is given more than once"),
+    ],
+)
+def test_a_cursor_stands_with_what_has_pages(query: str, message: str) -> None:
+    assert refused(query)[-1] == {"parameter": "cursor", "message": message}
+
+
+def test_a_page_is_refused_where_there_are_no_cursors() -> None:
+    page = b"application/vnd.control-plane.page+json"
+    assert applied(parse("order=name"), accept=page).shape.form is Form.PAGE
+    for query, headers, hint in (
+        ("", {}, "Such as order=made_at.desc,id.desc."),
+        ("order=name&offset=3", {}, "Leave out offset and the header Range."),
+        ("order=name&limit=0", {}, None),
+        ("order=name", {"range": b"0-1"}, "Leave out offset and the header Range."),
+    ):
+        with pytest.raises(InvalidInput) as raised:
+            applied(parse(query), accept=page, **headers)
+        assert raised.value.hint == hint
+    with pytest.raises(InvalidInput):
+        applied(parse("order=name&cursor=nabc"), accept=b"application/vnd.pgrst.object+json")
+
+
+def test_an_export_has_its_own_limit_and_begins_at_the_first_row() -> None:
+    def lines(query: str, **headers: bytes) -> Listing:
+        asked, _ = wanted([(name.encode(), value) for name, value in headers.items()], query.encode())
+        return asked.lines_of(parse_query(query.encode(), THINGS, whole=True))
+
+    assert lines("order=name").limit == NO_LIMIT
+    assert lines("order=name&limit=100000").limit == 100_000
+    assert lines("order=name").shape.form is Form.LINES
+    for query, headers in (
+        ("", {}),
+        ("order=name&offset=1", {}),
+        ("order=name&cursor=nabc", {}),
+        ("order=name", {"range": b"0-1"}),
+    ):
+        with pytest.raises(InvalidInput):
+            lines(query, **headers)
 
 
 def test_a_range_that_cannot_be_is_refused() -> None:
     with pytest.raises(RangeNotSatisfiable):
-        wanted([(b"range", b"9-5")], b"").applied_to(parse(""))
+        applied(parse(""), range=b"9-5")
     with pytest.raises(InvalidInput):
         wanted([(b"range", b"0-1")], b"order=name&limit=5")
+    with pytest.raises(InvalidInput):
+        wanted([(b"range", b"0-1")], b"cursor=nabc")
+    assert wanted([(b"range", b"bytes=0-1")], b"limit=5")[0].range is None
     with pytest.raises(InvalidInput):
         wanted([(b"range", b"9999999999-")], b"")

@@ -50,17 +50,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end -}}
 
-{{/* What every container of this chart has in common. */}}
+{{/* What every container of this chart has in common; "env" are entries of its own. */}}
 {{- define "control-plane.container" -}}
-image: {{ include "control-plane.image" . | quote }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+image: {{ include "control-plane.image" .root | quote }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 securityContext:
-  {{- toYaml .Values.securityContext | nindent 2 }}
+  {{- toYaml .root.Values.securityContext | nindent 2 }}
 env:
-  {{- include "control-plane.env" . | nindent 2 }}
+  {{- include "control-plane.env" .root | nindent 2 }}
+  {{- with .env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 volumeMounts:
   - {name: tmp, mountPath: /tmp}
-  {{- with .Values.extraVolumeMounts }}
+  {{- with .root.Values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end -}}

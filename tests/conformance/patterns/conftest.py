@@ -20,6 +20,7 @@ from tests.conformance.world import World
 from tests.support.fleet import Fleet
 from tests.support.legacy import Legacy, create_legacy
 from tests.support.members import Members
+from tests.support.originals import Originals
 from tests.support.servers import Server
 from tests.support.tenant_calls import TenantCalls, tenant_calls
 
@@ -32,9 +33,9 @@ def fleet(databases: Databases, cluster: Cluster, installation_id: UUID) -> Flee
 
 
 @pytest.fixture
-def members(databases: Databases, cluster: Cluster, installation_id: UUID) -> Members:
+def members(databases: Databases, cluster: Cluster, installation_id: UUID, originals: Originals) -> Members:
     """An installation without tenants, to be called over HTTP."""
-    return Members(databases, cluster, installation_id)
+    return Members(databases, cluster, installation_id, originals)
 
 
 @pytest_asyncio.fixture

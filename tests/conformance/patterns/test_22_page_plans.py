@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from control_plane.api.query import plain_listing
 from tests.conformance.conftest import Ground
 from tests.conformance.patterns.pages import ORIGIN, read
 from tests.conformance.patterns.plans import Plan, explain
@@ -115,6 +116,17 @@ async def test_each_declared_sort_is_a_range_of_an_index(shared_world: World) ->
     assert not faults, "\n".join(sorted(set(faults)))
 
 
+async def test_every_list_has_pages_as_it_is(shared_world: World) -> None:
+    """The order that a list has by itself goes one way, and is total."""
+    template = shared_world.template
+    for name, declared in template.manifest.resources.items():
+        for api in declared.api or template.manifest.api:
+            resource = template.resource(name, api_version=api, pattern_version=template.latest)
+            shape = plain_listing(resource).shape
+            assert shape.cursors, name
+            assert set(resource.key) <= {sort.column for sort in shape.order}, name
+
+
 async def test_no_declared_sort_can_be_null(shared_world: World) -> None:
     """Requirement 2: a row whose sort value is null would be on no page. The planner proves that none is."""
     world = shared_world
@@ -124,7 +136,8 @@ async def test_no_declared_sort_can_be_null(shared_world: World) -> None:
             pytest.skip("the planner draws no conclusions from NOT NULL before PostgreSQL 17")
         for name, resource in world.template.manifest.resources.items():
             api = max(resource.api or world.template.manifest.api)
-            for column in dict.fromkeys((*resource.sorts, *resource.key)):
+            order = (column.removeprefix("-") for column in resource.order)
+            for column in dict.fromkeys((*resource.sorts, *resource.key, *order)):
                 found = await connection.fetchval(
                     f'EXPLAIN (FORMAT JSON) SELECT FROM "{world.a.schema}__api_v{api}".{name} WHERE {column} IS NULL'
                 )

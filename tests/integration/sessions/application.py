@@ -77,7 +77,7 @@ class World:
 
     @property
     def sessions(self) -> TenantSessions:
-        sessions: TenantSessions = self.app.state.tenant_sessions
+        sessions: TenantSessions = self.app.state.tenancy.sessions
         return sessions
 
     def token(self, member: Member) -> dict[str, str]:

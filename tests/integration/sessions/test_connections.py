@@ -90,6 +90,17 @@ async def test_a_session_between_transactions_holds_no_connection(members: Membe
             await session.commit()
 
 
+async def test_the_statements_of_a_session_may_alternate(members: Members, settings: Settings) -> None:
+    """A statement that is used again is the same one, whatever has been prepared since."""
+    world = World(members, settings)
+    acme = await members.add("acme")
+    one, two = text("SELECT 1 AS one, :n"), text("SELECT 'two' AS two, :n")
+    async with world.running(), world.sessions.open(acme.caller) as session:
+        for number in range(3):
+            assert (await session.execute(one, {"n": str(number)})).all() == [(1, str(number))]
+            assert (await session.execute(two, {"n": str(number)})).all() == [("two", str(number))]
+
+
 async def test_cancelled_sessions_give_their_connections_back(members: Members, settings: Settings) -> None:
     acme = await members.add("acme")
     small = settings.model_copy(update={"shared_pool_size": 2, "acquire_timeout": 30.0})

@@ -21,7 +21,7 @@ async def test_the_application_s_own_lifespan_still_runs(members: Members, setti
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
-        seen.append("opened" if app.state.tenant_sessions else "")
+        seen.append("opened" if app.state.tenancy else "")
         yield {"own": "state"}
         seen.append("closed")
 

@@ -8,7 +8,7 @@ import httpx
 import pytest_asyncio
 from starlette.applications import Starlette
 
-from control_plane.api.resources import routes
+from control_plane.api.routes import routes
 from control_plane.pools.deprecated_calls import DeprecatedCalls
 from control_plane.pools.placement import Placements
 from control_plane.pools.requests import RequestPools

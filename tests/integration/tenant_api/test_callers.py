@@ -36,6 +36,7 @@ async def test_who_has_no_tenant_gets_no_connection(
     await members.add("acme")
     for answer in (
         await client.get("/api/v1/projects", headers=headers),
+        await client.get("/api/v1/projects", headers={**headers, "accept": "application/x-ndjson"}),
         await client.get(f"/api/v1/projects/{uuid4()}", headers=headers),
         await client.post("/api/v1/rpc/create_project", json={"name": "x"}, headers=headers),
     ):
@@ -104,9 +105,10 @@ async def test_a_moving_tenant_is_a_503_with_retry_after(members: Members, clien
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_an_old_epoch_is_resolved_again_unseen(members: Members, client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_old_epoch_is_resolved_again_unseen(members: Members, client: httpx.AsyncClient, mode: str) -> None:
     # attack 38
-    member = await members.add("acme")
+    member = await members.add("acme", mode)
     await create(client, member, "ours")
     await members.set_state(member, "active", epoch=2)
     await members.record(member, epoch=2)

@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from control_plane.api.query import parse_query
-from control_plane.pools import gate
+from control_plane.pools import lists
+from control_plane.pools.listing import Listing, Page
 from control_plane.pools.requests import RequestPools
 from control_plane.registry.models import Cluster
 from tests.support.members import Member, Members
@@ -194,7 +195,7 @@ async def test_a_profile_is_left_aside(reader: Reader) -> None:
     assert (await reader.get("?name=eq.a", **profiles)).json()[0]["name"] == "a"
 
 
-def asked_and_counted(members: Members, query: str) -> gate.Listing:
+def asked_and_counted(members: Members, query: str) -> Listing:
     found = members.template.resource("projects", api_version=1, pattern_version=members.template.latest)
     listing = parse_query(query.encode(), found)
     return listing._replace(shape=listing.shape._replace(counted=True))
@@ -207,14 +208,13 @@ async def test_a_question_is_an_init_plan_behind_the_gate_and_uses_the_index(
     # attack 21: also the count hangs on the gate
     member = await members.add("acme")
     listing = asked_and_counted(members, query)
-    statement = gate.list_statement(member.home.schema_name, 1, "projects", listing.shape)
-    values = (*((listing.keys,) if listing.keys else ()), *listing.values)
+    statement = lists.list_statement(member.home.schema_name, 1, "projects", listing.shape)
     async with pools.connection(member.placement) as connection:
         for mode in ("force_custom_plan", "force_generic_plan"):
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL plan_cache_mode = {mode}; SET LOCAL enable_seqscan = off")
                 explained = await connection.fetchval(
-                    f"EXPLAIN (FORMAT JSON, VERBOSE) {statement}", *member.caller, 10, 0, *values
+                    f"EXPLAIN (FORMAT JSON, VERBOSE) {statement}", *member.caller, *lists.list_arguments(listing)
                 )
             plan = json.loads(explained)[0]["Plan"]
             assert plan["Node Type"] == "Result"
@@ -238,13 +238,13 @@ async def test_a_question_is_one_round_trip(server: Server, members: Members, po
         for attempt in range(2):  # the first one connects and prepares
             proxy.clear()
             async with pools.connection(member.placement) as connection:
-                page = await gate.read_list(connection, member.caller, member.home.schema_name, 1, "projects", listing)
-            assert page == (b"[]", 0, 0)
+                page = await lists.read_list(connection, member.caller, member.home.schema_name, 1, "projects", listing)
+            assert page == Page(b"[]", 0, total=0)
             assert attempt == 0 or proxy.sent == ["B", "E", "S"]
         other = listing._replace(values=("2027-01-01", ("c",)))
         proxy.clear()
         async with pools.connection(member.placement) as connection:
-            await gate.read_list(connection, member.caller, member.home.schema_name, 1, "projects", other)
+            await lists.read_list(connection, member.caller, member.home.schema_name, 1, "projects", other)
         assert proxy.sent == ["B", "E", "S"]  # other values are no other statement
         assert proxy.round_trips == 1
         await pools.aclose()

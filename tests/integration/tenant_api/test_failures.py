@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from control_plane.pools import gate
+from control_plane.pools import gate, lists
 from tests.integration.tenant_api.calls import as_, create, problem
 from tests.support.members import Members
 
@@ -70,7 +70,7 @@ async def test_a_lost_connection_repeats_a_read_and_not_a_call(
 ) -> None:
     member = await members.add("acme")
     await create(client, member, "ours")
-    reads, calls = gate.read_list, gate.call_function
+    reads, calls = lists.read_list, gate.call_function
     lost: list[str] = []
 
     def losing(original: Any, name: str) -> Any:
@@ -83,7 +83,7 @@ async def test_a_lost_connection_repeats_a_read_and_not_a_call(
 
         return lose
 
-    monkeypatch.setattr(gate, "read_list", losing(reads, "read"))
+    monkeypatch.setattr(lists, "read_list", losing(reads, "read"))
     monkeypatch.setattr(gate, "call_function", losing(calls, "call"))
     answer = await client.post("/api/v1/rpc/create_project", json={"name": "once"}, headers=as_(member))
     problem(answer, 503, "unavailable")

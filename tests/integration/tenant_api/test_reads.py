@@ -62,7 +62,7 @@ async def test_answers_that_others_may_keep_are_noticed(
     members: Members, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Attack 39: `answers may be kept by others`."""
-    monkeypatch.setattr("control_plane.api.resources._HEADERS", [(b"content-type", b"application/json")])
+    monkeypatch.setattr("control_plane.api.reads.HEADERS", [(b"content-type", b"application/json")])
     with pytest.raises((AssertionError, KeyError)):
         await test_answers_are_private_and_bytes_of_the_database(members, client)
 

@@ -11,11 +11,13 @@ import pytest
 
 from control_plane.identity import claims, structure, verifier
 from control_plane.identity.cache import TokenCache
+from control_plane.identity.claims import Claims
 from control_plane.identity.keys import KeyRing, secret_key
 from control_plane.identity.middleware import bearer_token
+from control_plane.identity.revocations import Revocations
 from control_plane.identity.verifier import TokenVerifier
 from tests.support.mutation import mutated
-from tests.unit.identity import test_attacks, test_middleware, test_verifier
+from tests.unit.identity import test_attacks, test_middleware, test_revocations, test_verifier
 from tests.unit.identity.forge import Forge
 
 RED = (AssertionError, pytest.fail.Exception)
@@ -68,9 +70,9 @@ def test_a_verifier_without_the_guard_lets_an_attack_pass(mutation: str, forge: 
     assert rows
     red = 0
     for attack, refusal in rows:
-        verifier._cache = TokenCache(100)
+        verifier._cache = TokenCache(100, verifier.revocations)
         check(attack, refusal, forge, verifier)
-        verifier._cache = TokenCache(100)
+        verifier._cache = TokenCache(100, verifier.revocations)
         with mutated(function, old, new):
             try:
                 check(attack, refusal, forge, verifier)
@@ -120,7 +122,7 @@ def test_a_cache_that_outlives_its_keys_is_noticed(
     forge: Forge, verifier: TokenVerifier, rings: dict[str, KeyRing]
 ) -> None:
     """Attack 65: `cached tokens outlive their key`."""
-    with mutated(TokenCache.get, "and ring_version == ring.version", ""), pytest.raises(RED):
+    with mutated(TokenCache.get, "and entry.ring_version == entry.ring.version", ""), pytest.raises(RED):
         test_verifier.test_attack_65_a_removed_key_ends_its_cached_tokens(forge, verifier, rings)
 
 
@@ -129,3 +131,41 @@ def test_a_weak_secret_that_is_accepted_is_noticed() -> None:
     test_verifier.test_attack_65_a_short_signing_key_stops_the_start()
     with mutated(secret_key, "len(secret) < MIN_SECRET", "False"), pytest.raises(RED):
         test_verifier.test_attack_65_a_short_signing_key_stops_the_start()
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_verifier_that_asks_nobody_what_was_revoked_is_noticed(
+    cached: bool, forge: Forge, verifier: TokenVerifier
+) -> None:
+    """Attacks 44 and 65: `a revoked token stays cached` and `a revoked token is good once more`."""
+    check = test_revocations.test_attack_65_a_revoked_token_dies_on_its_next_use
+    function, question = (
+        (TokenCache._check, "self._revocations.check(entry.principal, entry.issued_at)")
+        if cached
+        else (TokenVerifier._verify, "self.revocations.check(claims.principal, claims.issued_at)")
+    )
+    with mutated(function, question, "pass"), pytest.raises(RED):
+        check("user", cached, forge, verifier)
+
+
+def test_a_cache_that_does_not_see_new_revocations_is_noticed(forge: Forge, verifier: TokenVerifier) -> None:
+    """Attack 65: `a cached token is not looked at again`."""
+    with mutated(TokenCache.get, "entry.checked == self._revocations.version", "True"), pytest.raises(RED):
+        test_revocations.test_attack_65_a_revoked_token_dies_on_its_next_use("token", True, forge, verifier)
+
+
+def test_a_revocation_of_a_user_that_spares_old_tokens_is_noticed(forge: Forge, verifier: TokenVerifier) -> None:
+    """Attack 44: `the moment of a revocation does not count`."""
+    with mutated(Revocations.check, "issued_at < self._issued_before.get(whose, 0.0)", "False"), pytest.raises(RED):
+        test_revocations.test_attack_65_a_revoked_token_dies_on_its_next_use("tenant", True, forge, verifier)
+
+
+def test_a_token_without_a_greatest_age_is_noticed(forge: Forge, verifier: TokenVerifier) -> None:
+    """Attack 65: `a token outlives its revocation`."""
+    with mutated(Claims.check_time, "now >= self.valid_until + leeway", "False"), pytest.raises(RED):
+        test_revocations.test_a_token_is_refused_when_its_revocation_may_have_been_deleted(False, forge, verifier)
+
+
+def test_a_cache_that_one_tenant_may_fill_is_noticed(forge: Forge, verifier: TokenVerifier) -> None:
+    with mutated(TokenCache.put, "len(own) > self._share and", "False and"), pytest.raises(RED):
+        test_revocations.test_a_tenant_with_ever_new_tokens_does_not_drive_out_the_others(forge, verifier)

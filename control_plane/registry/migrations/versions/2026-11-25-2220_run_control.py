@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "20261125_2220"
-down_revision = "20261122_1930"
+down_revision = "20261125_2210"
 branch_labels = None
 depends_on = None
 
