@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +14,13 @@ from control_plane.cli.migrate_report import JsonReport, LineReport, Report, Scr
 from control_plane.cli.output import print_json, print_table
 from control_plane.cli.run import ACTOR, Json, run
 from control_plane.migrator import Options, RunResult, VersionCount, fleet_versions, migrate_all, plan_migration
+from control_plane.migrator.examination import examine
 from control_plane.migrator.plan import Plan, Unreached
 from control_plane.service import open_control_plane
 from control_plane.settings import Settings
+
+if TYPE_CHECKING:
+    from control_plane.migrator.locks import VersionLocks
 
 _EXIT_CODES = {"done": 0, "failed": 1, "halted": 3}
 
@@ -113,15 +117,16 @@ def _interrupts() -> Iterator[asyncio.Event]:
 
 
 def _show_plan(options: Options, template: str | None, json: bool) -> None:
-    async def work(settings: Settings) -> Plan:
+    async def work(settings: Settings) -> tuple[Plan, list[VersionLocks]]:
         async with open_control_plane(settings) as plane:
-            return await plan_migration(plane.databases, plane.templates[template or settings.template], options)
+            found = await plan_migration(plane.databases, plane.templates[template or settings.template], options)
+            return found, await examine(plane.databases, found.template, found)
 
-    found = run(work, as_json=json)
+    found, locks = run(work, as_json=json)
     if json:
-        print_plan_json(found)
+        print_plan_json(found, locks)
     else:
-        print_plan(found)
+        print_plan(found, locks)
     if found.unreached:
         raise typer.Exit(1)
 

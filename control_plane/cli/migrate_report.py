@@ -2,7 +2,9 @@
 
 JSON lines, each with an `event`:
   plan  template, target, homes (behind), current, ahead, building, deleting [slug],
-        groups [{cluster, isolation, from, homes, tenants}], unreached [{cluster, database, error}]
+        groups [{cluster, isolation, from, homes, tenants}], unreached [{cluster, database, error}];
+        with --plan also locks [{version, name, locks [{relation, mode, file, rewritten, scans}]}], one entry for each
+        version that is new to the fleet: what it keeps waiting, measured on a home that nobody keeps
   home  cluster, tenant (slug, null for a shared home), home, isolation, from, to, status (done, failed, skipped),
         sqlstate, error, milliseconds, attempts, rows (that the version wrote), objects {tables, views, indexes,
         functions: [names that it created or changed]}; both null where this run did not do or did not hear it
@@ -14,9 +16,11 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from time import monotonic
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -24,6 +28,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult
+
+if TYPE_CHECKING:
+    from control_plane.migrator.locks import VersionLocks
 
 _FAILURES_SHOWN = 100
 _NAMES_SHOWN = 20  # of each kind
@@ -220,16 +227,15 @@ class ScreenReport:
         self._console.print(Text("\n".join([_summary(result), *self._tally.lines()])))
 
 
-def print_plan(plan: Plan) -> None:
-    """The plan for people."""
-    typer.echo(str(plan))
-    for line in _remarks(plan):
+def print_plan(plan: Plan, locks: Sequence[VersionLocks]) -> None:
+    """The plan for people, with the lock reports of versions that are new to the fleet."""
+    for line in (str(plan), *_remarks(plan), *map(str, locks)):
         typer.echo(line)
 
 
-def print_plan_json(plan: Plan) -> None:
-    """The plan as one JSON line."""
-    _print_line(_plan_document(plan))
+def print_plan_json(plan: Plan, locks: Sequence[VersionLocks]) -> None:
+    """The plan as one JSON line, with the lock reports of versions that are new to the fleet."""
+    _print_line(_plan_document(plan) | {"locks": [asdict(each) for each in locks]})
 
 
 def _summary(result: RunResult) -> str:

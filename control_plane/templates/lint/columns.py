@@ -127,13 +127,12 @@ def column_has_a_lasting_type(statement: Statement) -> Iterator[Fault]:
         if each.kind != "ColumnDef" or not each.node.HasField("type_name"):
             continue
         column, kind = each.node, column_type(each.node)
+        name = column.colname or "the column"  # ALTER COLUMN names it elsewhere
         if kind in _UNSUITABLE and (kind != "varchar" or column.type_name.typmods):
             why, instead = _UNSUITABLE[kind]
-            yield Fault(each.line, f"{column.colname} is {_spelt(kind)}, which {why}", f"write {instead}")
+            yield Fault(each.line, f"{name} is {_spelt(kind)}, which {why}", f"write {instead}")
         elif kind in _SHORT and (column.colname == "id" or "CONSTR_IDENTITY" in constraints_of(column)):
-            yield Fault(
-                each.line, f"{column.colname} is a key of {kind[-1]} bytes, which runs out", "write uuid or bigint"
-            )
+            yield Fault(each.line, f"{name} is a key of {kind[-1]} bytes, which runs out", "write uuid or bigint")
 
 
 def _spelt(kind: str) -> str:
