@@ -68,9 +68,11 @@ async def rehearse(
         await install_extensions(connection, template)
         stage = _Stage(connection, template, databases.settings.lock_timeout)
         async with stage.home_of_nobody():
-            for version in template.versions[: max(wanted, default=0)]:
-                if not await stage.play(version, judge=version.number in wanted):
-                    break
+            first, last = min(wanted, default=1), max(wanted, default=0)
+            if await stage.build(first - 1):
+                for version in template.versions[first - 1 : last]:
+                    if not await stage.play(version, judge=version.number in wanted):
+                        break
         return Rehearsal(template.name, stage.found, stage.locks)
 
 
@@ -111,16 +113,21 @@ class _Stage:
             "SELECT tenancy.put_tenant($1, $2, $3, $4, 1)", self.tenant, self.home, slug, state
         )
 
+    async def build(self, upto: int) -> bool:
+        """The home at version `upto`, in as few transactions as its versions allow; False when it cannot be built."""
+        start = 0
+        for version in self.template.versions[:upto]:
+            if version.concurrent is not None or version.number == upto:
+                if not await self._reach(start, version):
+                    return False
+                start = version.number
+        return True
+
     async def play(self, version: Version, *, judge: bool) -> bool:
         """Apply one version; False when it does not apply, and so no later one can."""
         if judge and version.number > 1:
             await self._judge(version)
-        try:
-            async with self.connection.transaction():
-                await self._apply(version)
-            await self._apply_apart(version)
-        except asyncpg.PostgresError as error:
-            self._failed(version, error, "")
+        if not await self._reach(version.number - 1, version):
             return False
         if judge:
             await self._smoke_alone(version)
@@ -130,13 +137,24 @@ class _Stage:
                 self._lost(version, untrue_deprecations(self.template, version.number, after))
         return True
 
+    async def _reach(self, start: int, version: Version) -> bool:
+        """Bring the home from `start` to `version`, for good."""
+        try:
+            async with self.connection.transaction():
+                await self._apply(start, version)
+            await self._apply_apart(version)
+        except asyncpg.PostgresError as error:
+            self._failed(version, error, "")
+            return False
+        return True
+
     async def _judge(self, version: Version) -> None:
         """Compare before and after on the rows that the smoke files up to the version before have made."""
         async with self._undone():
             before = await self._with_rows(version.number - 1)
             recorder = await LockRecorder.watch(self.connection, self.schema)
             try:
-                await self._apply(version, recorder)
+                await self._apply(version.number - 1, version, recorder)
                 await self._backfill(version)
             except asyncpg.PostgresError as error:
                 self._failed(version, error, "does not apply to rows: ")
@@ -173,8 +191,8 @@ class _Stage:
             except asyncpg.PostgresError as error:
                 self._failed(version, error, "smoke.sql fails: ", "smoke.sql")
 
-    async def _apply(self, version: Version, recorder: LockRecorder | None = None) -> None:
-        script = self.template.script(version.number - 1, version.number)
+    async def _apply(self, start: int, version: Version, recorder: LockRecorder | None = None) -> None:
+        script = self.template.script(start, version.number)
         for label, sql in script.sections(self.home, self.schema, self.lock_timeout):
             with _noted(label, sql):
                 await self.connection.execute(f"{sql}\nSELECT")  # asyncpg cannot take a text without a statement
@@ -248,7 +266,7 @@ class _Stage:
                 self._add(version, file, 1, loss.rule, loss.message)
 
     def _add(self, version: Version, label: str, line: int, rule: str, message: str) -> None:
-        if not (version.path / label.rpartition("/")[2]).is_file():
+        if not (version.path.parent / label).is_file():
             label = f"{version.name}/{next(iter(sorted(path.name for path in version.path.glob('*.sql'))))}"
         instead = _INSTEAD.get(rule, "correct the version")
         finding = Finding(self.template.name, label, line, rule, message, instead)

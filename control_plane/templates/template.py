@@ -61,8 +61,8 @@ class Version:
         found = ((int(match[1]), file) for file in self.path.iterdir() if (match := _API_FILE.fullmatch(file.name)))
         for api, file in sorted(found):
             yield Part(f"{self.name}/{file.name}", file.read_text("utf-8"), api=api)
-        if self.contract is not None:
-            yield Part(f"{self.name}/contract.sql", self.contract, api=None)
+        if (removal := self.contract) is not None:
+            yield Part(f"{self.name}/contract.sql", removal, api=None)
 
     @property
     def contract(self) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from control_plane.errors import BelowMinimum, TemplateRefused
 from control_plane.migrator import Options, migrate_all, plan_migration
+from control_plane.migrator.plan import Unreached
+from control_plane.migrator.removals import require_minimum
 from control_plane.registry import template_versions
 from control_plane.registry.models import Home
 from control_plane.settings import Settings
@@ -66,6 +69,19 @@ async def test_a_contract_waits_until_every_tenant_has_the_version_before_it(
     late = await fleet.add("late", version=2)
     assert (await run(fleet, 4))[0].done == 1, "what was begun goes on, also for who comes late"
     assert not await has_column(fleet, late)
+
+
+async def test_a_contract_waits_for_a_database_that_does_not_answer(
+    fleet: Fleet, settings: Settings, tmp_path: Path
+) -> None:
+    await fleet.add("acme", version=3)
+    await release(fleet, 3)
+    take_away(fleet, settings, tmp_path / "next", DROP)
+    plan = await plan_migration(fleet.databases, fleet.template, Options())
+    silent = Unreached(plan.homes[0].place, "connection refused")
+    with pytest.raises(BelowMinimum, match=f"at version 3: not reached: main, database {silent.place.database}"):
+        require_minimum(fleet.template, 3, replace(plan, unreached=(silent,)))
+    require_minimum(fleet.template, 4, replace(plan, unreached=(silent,)))
 
 
 async def test_a_contract_is_refused_before_any_home_while_a_view_of_the_template_reads_it(

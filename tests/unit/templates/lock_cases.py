@@ -172,7 +172,7 @@ STEPS = [
         "lock by name: put what needs tb_a first, or begin with LOCK TABLE tb_a, tb_b IN ACCESS EXCLUSIVE MODE",
         expand(
             NEW_TABLE + "CREATE TRIGGER t AFTER INSERT ON tb_b FOR EACH ROW EXECUTE FUNCTION f();"
-            "ALTER TABLE tb_new ADD COLUMN b text; COMMENT ON TABLE tb_a IS 'A'"
+            "ALTER TABLE tb_new ADD COLUMN b text; ALTER TABLE tb_a ALTER COLUMN name SET STATISTICS 500"
         ),
     ),
     Step(

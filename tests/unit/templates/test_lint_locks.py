@@ -65,6 +65,7 @@ def test_not_null_is_set_in_the_version_after_its_proof(tmp_path: Path) -> None:
         {"expand.sql": ADDED["expand.sql"]},  # not validated
         {**ADDED, "expand.sql": ADDED["expand.sql"].replace("name IS NOT NULL", "name <> ''")},
         {**ADDED, "expand.sql": ADDED["expand.sql"].replace("name IS NOT NULL", "id IS NOT NULL")},
+        {**ADDED, "expand.sql": ADDED["expand.sql"].replace("name IS NOT NULL", "name IS NULL")},
     ],
 )
 def test_another_proof_is_none(proof: dict[str, str], tmp_path: Path) -> None:
@@ -85,6 +86,7 @@ def test_a_table_of_an_earlier_version_has_rows_whatever_the_version_makes(tmp_p
 
 def test_the_first_version_of_a_template_meets_no_rows(tmp_path: Path) -> None:
     sql = BASE + "CREATE INDEX i ON tb_a (tenant_id, name); UPDATE tb_b SET name = 'a'; UPDATE tb_a SET name = 'a';"
+    sql += "SELECT tenancy.create_change_feed(); CREATE INDEX j ON tb_change (tenant_id, id);"
     assert lint_template(write_sample(tmp_path, {"expand.sql": sql})) == []
 
 
