@@ -264,6 +264,12 @@ class BeforeSunset(Conflict):
     hint = "Wait until then, or say why not: cp migrate-all --override-sunset REASON. The reason is recorded."
 
 
+class BelowMinimum(Conflict):
+    """The version takes away what tenants of earlier versions may still use."""
+
+    code = "below_minimum_version"
+
+
 class NoCapacity(Conflict):
     """No cluster can take this tenant."""
 

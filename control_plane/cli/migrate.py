@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
@@ -26,9 +26,13 @@ from control_plane.migrator import (
     plan_waves,
     read_policy,
 )
+from control_plane.migrator.examination import examine
 from control_plane.service import ControlPlane, open_control_plane
 from control_plane.settings import Settings
 from control_plane.templates import Template
+
+if TYPE_CHECKING:
+    from control_plane.migrator.locks import VersionLocks
 
 _EXIT_CODES = {"done": 0, "failed": 1, "halted": 3, "aborted": 3}
 _CONFIG = Path("migrate.toml")
@@ -142,16 +146,17 @@ def _interrupts() -> Iterator[asyncio.Event]:
 
 
 def _show_plan(options: Callable[[], Options], template: str | None, json: bool) -> None:
-    async def work(settings: Settings) -> tuple[Plan, list[Wave]]:
+    async def work(settings: Settings) -> tuple[Plan, list[Wave], list[VersionLocks]]:
         async with open_control_plane(settings) as plane:
             given = options()
             found = await plan_migration(plane.databases, plane.templates[template or settings.template], given)
-            return found, await plan_waves(plane.databases, given, found)
+            waves = await plan_waves(plane.databases, given, found)
+            return found, waves, await examine(plane.databases, found.template, found)
 
-    found, waves = run(work, as_json=json)
+    found, waves, locks = run(work, as_json=json)
     if json:
-        print_plan_json(found, waves)
+        print_plan_json(found, waves, locks)
     else:
-        print_plan(found, waves)
+        print_plan(found, waves, locks)
     if found.unreached:
         raise typer.Exit(1)

@@ -3,7 +3,9 @@
 Each line has an `event`; fields are added in later releases, and none is taken away or changed:
   plan     template, target, homes (behind), current, ahead, building, deleting [slug],
            groups [{cluster, isolation, from, homes, tenants}], unreached [{cluster, database, error}];
-           with --plan also waves [{name, homes}]
+           with --plan also waves [{name, homes}] and locks [{version, name, locks [{relation, mode, file, rewritten,
+           scans}]}], one entry for each version that is new to the fleet: what it keeps waiting, measured on a home
+           that nobody keeps
   started  run: the id by which `cp migrate` names it
   wave     name, homes
   waiting  run, wave: nothing goes on until `cp migrate resume`
@@ -19,10 +21,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult, Started, Waiting, Wave
+
+if TYPE_CHECKING:
+    from control_plane.migrator.locks import VersionLocks
 
 
 class JsonReport:
@@ -59,9 +65,10 @@ class JsonReport:
         sys.stdout.flush()
 
 
-def print_plan_json(plan: Plan, waves: Sequence[Wave]) -> None:
-    """The plan as one JSON line."""
-    _print_line(_plan_document(plan) | {"waves": [{"name": wave.name, "homes": len(wave.homes)} for wave in waves]})
+def print_plan_json(plan: Plan, waves: Sequence[Wave], locks: Sequence[VersionLocks]) -> None:
+    """The plan as one JSON line, with the lock reports of versions that are new to the fleet."""
+    shown = [{"name": wave.name, "homes": len(wave.homes)} for wave in waves]
+    _print_line(_plan_document(plan) | {"waves": shown, "locks": [asdict(each) for each in locks]})
 
 
 def _document(event: Event) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from time import monotonic
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult, Started, Waiting, Wave, WaveBegun
+
+if TYPE_CHECKING:
+    from control_plane.migrator.locks import VersionLocks
 
 _FAILURES_SHOWN = 100
 _NAMES_SHOWN = 20  # of each kind
@@ -183,12 +186,12 @@ class ScreenReport:
         self._console.print(Text("\n".join([_summary(result), *self._tally.lines()])))
 
 
-def print_plan(plan: Plan, waves: Sequence[Wave]) -> None:
-    """The plan for people."""
+def print_plan(plan: Plan, waves: Sequence[Wave], locks: Sequence[VersionLocks]) -> None:
+    """The plan for people, with the lock reports of versions that are new to the fleet."""
     typer.echo(str(plan))
     if len(waves) > 1:
         typer.echo(f"waves: {', '.join(f'{wave.name} {len(wave.homes)}' for wave in waves)}")
-    for line in _remarks(plan):
+    for line in (*_remarks(plan), *map(str, locks)):
         typer.echo(line)
 
 

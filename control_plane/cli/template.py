@@ -17,6 +17,8 @@ from control_plane.templates import Template, Templates
 from control_plane.templates.scaffold import new_template
 
 if TYPE_CHECKING:
+    from control_plane.migrator.locks import VersionLocks
+    from control_plane.migrator.rehearsal import Rehearsal
     from control_plane.templates.lint import Finding
 
 app = typer.Typer(no_args_is_help=True, help="Look at templates, hold one against the rules, begin a new one.")
@@ -35,15 +37,15 @@ def lint(
 ) -> None:
     """Hold the SQL of templates against the rules of isolation and of API versions (docs/template-lint.md).
 
-    With --scratch what passes is also run, in one transaction on the first cluster, which is undone: does each version
-    apply to the rows of the one before, and does it keep their columns, keys and types?
+    With --scratch what passes is also run, in a database on the first cluster that is dropped afterwards: does each
+    version apply to the rows of the one before, does it keep their columns, keys and types, and what does it lock?
 
     Exit 0: nothing breaks a rule. 1: something does. 2: refused, nothing was looked at.
     """
     if version is not None and name is None:
         raise typer.BadParameter("--version needs the name of a template")
 
-    async def work(settings: Settings) -> tuple[list[Template], list[Finding]]:
+    async def work(settings: Settings) -> tuple[list[Template], list[Finding], dict[str, list[VersionLocks]]]:
         # Imported here: no other command needs PostgreSQL's parser, and loading it takes a moment.
         from control_plane.templates.lint import lint_template
 
@@ -51,37 +53,39 @@ def lint(
         chosen = [templates[name]] if name is not None else list(templates.values())
         wanted = [chosen[0].version(version).number] if version is not None else None
         found = [finding for template in chosen for finding in lint_template(template, wanted)]
-        if scratch:
-            found += await _rehearse(settings, chosen, wanted)
-        return chosen, found
+        locks: dict[str, list[VersionLocks]] = {}
+        for rehearsed in await _rehearse(settings, chosen, wanted) if scratch else ():
+            found += rehearsed.findings
+            locks[rehearsed.template] = rehearsed.locks
+        return chosen, found, locks
 
-    chosen, findings = run(work, as_json=json)
+    chosen, findings, locks = run(work, as_json=json)
     if json:
-        print_json(findings)
+        print_json({"findings": findings, "locks": locks} if scratch else findings)
     else:
-        for finding in findings:
-            typer.echo(str(finding))
+        for line in (*map(str, findings), *(str(each) for of_template in locks.values() for each in of_template)):
+            typer.echo(line)
         looked_at = ", ".join(template.name for template in chosen)
         typer.echo(f"{len(findings)} to correct." if findings else f"Nothing breaks a rule: {looked_at}.")
     if findings:
         raise typer.Exit(1)
 
 
-async def _rehearse(settings: Settings, chosen: list[Template], wanted: list[int] | None) -> list[Finding]:
+async def _rehearse(settings: Settings, chosen: list[Template], wanted: list[int] | None) -> list[Rehearsal]:
     from control_plane.migrator.rehearsal import rehearse
     from control_plane.templates.lint import lint_template
 
-    found: list[Finding] = []
     async with open_control_plane(settings) as plane:
         async with plane.databases.registry() as session:
             accepting = await clusters.accepting(session, "schema")
         if not accepting:
             raise ClusterNotFound("There is no cluster to run the versions on.", hint="Run: cp init")
-        for template in chosen:
+        return [
+            await rehearse(plane.databases, accepting[0], template, wanted)
+            for template in chosen
             # Earlier versions are run too, and nothing is run that breaks a rule.
-            if not lint_template(template, range(1, max(wanted or [template.latest]) + 1)):
-                found += await rehearse(plane.databases, accepting[0], template, wanted)
-    return found
+            if not lint_template(template, range(1, max(wanted or [template.latest]) + 1))
+        ]
 
 
 @app.command()

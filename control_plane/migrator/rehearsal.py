@@ -1,28 +1,29 @@
-"""Runs the versions of a template on a home that is never committed, and looks what each takes away.
+"""Runs the versions of a template on a home that nobody keeps, and looks what each locks, writes anew and takes away.
 
-Each version meets rows that the smoke files of those before it have made. All of it is one transaction on a cluster's
-tenants database, which is undone: no role, no schema and no row stays behind.
+Each version meets rows that the smoke files of those before it have made. The home stands in a database of its own, so
+that versions can be committed one after the other: a transaction that had made the tables would hold all their locks.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 import asyncpg
 
-from control_plane.errors import ConfigurationError
 from control_plane.isolation.extensions import install_extensions
-from control_plane.isolation.tenancy_schema import latest_version, tenancy_version
+from control_plane.migrator.locks import LockRecorder, VersionLocks
+from control_plane.migrator.scratch import scratch_database
 from control_plane.migrator.snapshot import Loss, Snapshot, losses, take, untrue_deprecations
 from control_plane.pools import gate
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
 from control_plane.templates import Template, Version
 from control_plane.templates.lint import Finding, waived
+from control_plane.templates.lint.foreseen import foreseen, statements_of
 from control_plane.templates.script import quote
 
 _INSTEAD = {
@@ -30,36 +31,49 @@ _INSTEAD = {
     "api-key": "keep it, announce it under [[deprecations]] with removed_in, or leave it to a new API version",
     "api-type": "keep the type and add a new key",
     "catalogue-lost": "keep it beside what is new, or waive this with the reason",
+    "contract-dependents": "let what depends on it go first, or read something else; CASCADE would take it away too",
     "deprecation": "correct template.toml or the view",
+    "rewrite": "add a column beside it and fill that in backfill.sql, or waive this with the reason",
+    "unforeseen-lock": "find out what locks it, and waive this when requests can wait",
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What was found, and the lock report of each version that was judged, but for a template's first one."""
+
+    template: str
+    findings: list[Finding]
+    locks: list[VersionLocks]
+
+
 async def rehearse(
-    databases: Databases, cluster: Cluster, template: Template, versions: Sequence[int] | None = None
-) -> list[Finding]:
+    databases: Databases,
+    cluster: Cluster,
+    template: Template,
+    versions: Sequence[int] | None = None,
+    *,
+    database: str | None = None,
+) -> Rehearsal:
     """What `versions` (all when absent) do that only running them tells.
 
-    The template must have passed the gate, since its SQL runs as cp_owner. Raises `ClusterUnavailable`, and
-    `ConfigurationError` where the schema `tenancy` is of an earlier release.
+    The template must have passed the gate, since its SQL runs as cp_owner. `database` is one with this release's
+    `tenancy` where the caller has one; the home in it goes in any case. Raises `ClusterUnavailable`.
     """
     wanted = set(versions if versions is not None else range(1, template.latest + 1))
-    async with databases.admin(cluster, purpose="rehearsal") as connection:
-        if await tenancy_version(connection) < latest_version():
-            raise ConfigurationError(
-                "The cluster's schema tenancy is not at this release's version.", hint="Run: cp init"
-            )
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
-            await install_extensions(connection, template)
-            stage = _Stage(connection, template, databases.settings.lock_timeout)
-            await stage.set_up()
-            for version in template.versions[: max(wanted, default=0)]:
-                if not await stage.play(version, judge=version.number in wanted):
-                    break
-            return stage.found
-        finally:
-            await transaction.rollback()
+    if database is None:
+        async with scratch_database(databases, cluster) as made:
+            return await rehearse(databases, cluster, template, versions, database=made)
+    async with databases.admin(cluster, database, purpose="rehearsal") as connection:
+        await install_extensions(connection, template)
+        stage = _Stage(connection, template, databases.settings.lock_timeout)
+        async with stage.home_of_nobody():
+            first, last = min(wanted, default=1), max(wanted, default=0)
+            if await stage.build(first - 1):
+                for version in template.versions[first - 1 : last]:
+                    if not await stage.play(version, judge=version.number in wanted):
+                        break
+        return Rehearsal(template.name, stage.found, stage.locks)
 
 
 @dataclass
@@ -74,28 +88,46 @@ class _Stage:
     user: UUID = field(default_factory=uuid4)
     schema: str = ""
     found: list[Finding] = field(default_factory=list)
+    locks: list[VersionLocks] = field(default_factory=list)
 
-    async def set_up(self) -> None:
-        # A name of its own, so that stamps of real homes do not wait for ours. The administrative role takes the place
-        # of a request role: a home's own login role could be made, but nobody could be it in this session.
+    @asynccontextmanager
+    async def home_of_nobody(self) -> AsyncIterator[None]:
+        # The administrative role takes the place of a request role: a home's own login role could be made, but nobody
+        # could be it in this session.
         slug = f"rehearsal-{self.home.hex[:12]}"
-        name = f"{self.template.name}#{self.home.hex}"
-        self.schema = await self.connection.fetchval(
-            "SELECT tenancy.create_tenant_schema($1, $2, $3, $4, session_user)", slug, self.tenant, self.home, name
-        )
+        async with self.connection.transaction():
+            self.schema = await self.connection.fetchval(
+                "SELECT tenancy.create_tenant_schema($1, $2, $3, $4, session_user)",
+                slug, self.tenant, self.home, self.template.name,
+            )  # fmt: skip
+            await self._put_tenant(slug, "active")
+        try:
+            yield
+        finally:
+            async with self.connection.transaction():
+                await self._put_tenant(slug, "suspended")
+                await self.connection.execute("SELECT tenancy.drop_tenant_schema($1)", slug)
+
+    async def _put_tenant(self, slug: str, state: str) -> None:
         await self.connection.execute(
-            "SELECT tenancy.put_tenant($1, $2, $3, 'active', 1)", self.tenant, self.home, slug
+            "SELECT tenancy.put_tenant($1, $2, $3, $4, 1)", self.tenant, self.home, slug, state
         )
+
+    async def build(self, upto: int) -> bool:
+        """The home at version `upto`, in as few transactions as its versions allow; False when it cannot be built."""
+        start = 0
+        for version in self.template.versions[:upto]:
+            if version.concurrent is not None or version.number == upto:
+                if not await self._reach(start, version):
+                    return False
+                start = version.number
+        return True
 
     async def play(self, version: Version, *, judge: bool) -> bool:
         """Apply one version; False when it does not apply, and so no later one can."""
         if judge and version.number > 1:
             await self._judge(version)
-        try:
-            async with self.connection.transaction():
-                await self._apply(version)
-        except asyncpg.PostgresError as error:
-            self._add(version, *_place(error, f"{version.name}/expand.sql"), "rehearsal", str(error))
+        if not await self._reach(version.number - 1, version):
             return False
         if judge:
             await self._smoke_alone(version)
@@ -105,18 +137,43 @@ class _Stage:
                 self._lost(version, untrue_deprecations(self.template, version.number, after))
         return True
 
+    async def _reach(self, start: int, version: Version) -> bool:
+        """Bring the home from `start` to `version`, for good."""
+        try:
+            async with self.connection.transaction():
+                await self._apply(start, version)
+            await self._apply_apart(version)
+        except asyncpg.PostgresError as error:
+            self._failed(version, error, "")
+            return False
+        return True
+
     async def _judge(self, version: Version) -> None:
         """Compare before and after on the rows that the smoke files up to the version before have made."""
         async with self._undone():
             before = await self._with_rows(version.number - 1)
+            recorder = await LockRecorder.watch(self.connection, self.schema)
             try:
-                await self._apply(version)
+                await self._apply(version.number - 1, version, recorder)
+                await self._backfill(version)
             except asyncpg.PostgresError as error:
-                label, line = _place(error, f"{version.name}/expand.sql")
-                self._add(version, label, line, "rehearsal", f"does not apply to rows: {error}")
+                self._failed(version, error, "does not apply to rows: ")
                 return
             after = await take(self.connection, self.schema, self._bind)
-            self._lost(version, losses(self.template, version.number, before, after))
+            self.locks.append(VersionLocks(version.number, version.name, recorder.report()))
+            said = foreseen(version)
+            self._lost(
+                version,
+                (
+                    loss
+                    for loss in losses(self.template, version.number, before, after)
+                    if loss.rule != "catalogue-lost" or loss.api is not None or loss.subject not in said.removed
+                ),
+            )
+            reasons = waived(self.template, version.number)
+            for rule, file, message in recorder.surprises(said.locked, said.rewritten):
+                if rule not in reasons:
+                    self._add(version, file, 1, rule, message)
 
     async def _with_rows(self, upto: int) -> Snapshot:
         for earlier in self.template.versions[:upto]:
@@ -132,18 +189,37 @@ class _Stage:
             try:
                 await self._smoke(version)
             except asyncpg.PostgresError as error:
-                label, line = _place(error, f"{version.name}/smoke.sql")
-                self._add(version, label, line, "rehearsal", f"smoke.sql fails: {error}")
+                self._failed(version, error, "smoke.sql fails: ", "smoke.sql")
 
-    async def _apply(self, version: Version) -> None:
-        script = self.template.script(version.number - 1, version.number)
+    async def _apply(self, start: int, version: Version, recorder: LockRecorder | None = None) -> None:
+        script = self.template.script(start, version.number)
         for label, sql in script.sections(self.home, self.schema, self.lock_timeout):
-            try:
+            with _noted(label, sql):
                 await self.connection.execute(f"{sql}\nSELECT")  # asyncpg cannot take a text without a statement
-            except asyncpg.PostgresError as error:
-                if label is not None:
-                    error.add_note(f"{label}:{sql.count(chr(10), 0, int(getattr(error, 'position', None) or 1)) + 1}")
-                raise
+            if recorder is not None:
+                await recorder.note(label)
+
+    async def _apply_apart(self, version: Version) -> None:
+        """What runs outside of the transaction, statement by statement."""
+        if version.concurrent is None:
+            return
+        await self.connection.execute(f"SET search_path = {quote(self.schema)}, extensions, pg_temp; SET ROLE cp_owner")
+        try:
+            await self._one_by_one(f"{version.name}/concurrent.sql", version.concurrent)
+        finally:
+            await self.connection.execute("RESET ROLE; RESET search_path")
+
+    async def _backfill(self, version: Version) -> None:
+        if version.backfill is not None:
+            path = f"{quote(self.schema)}, extensions, pg_temp"
+            await self.connection.execute(f"SET LOCAL search_path = {path}; SET LOCAL ROLE cp_owner")
+            await self._one_by_one(f"{version.name}/backfill.sql", version.backfill)
+            await self.connection.execute("SET LOCAL ROLE NONE")
+
+    async def _one_by_one(self, label: str, sql: str) -> None:
+        for line, statement in statements_of(label, sql):
+            with _noted(label, statement, line):
+                await self.connection.execute(statement)
 
     async def _smoke(self, version: Version) -> None:
         if version.smoke is None:
@@ -152,7 +228,8 @@ class _Stage:
         path = f"{quote(f'{self.schema}__api_v{api}')}, {quote(self.schema)}, extensions, pg_temp"
         await self.connection.execute(f"SET LOCAL search_path = {path}; SET LOCAL timezone = 'UTC'")
         await self._bind(())
-        await self.connection.execute(version.smoke)
+        with _noted(f"{version.name}/smoke.sql", version.smoke):
+            await self.connection.execute(version.smoke)
         # No table can be altered while a deferred trigger waits for the commit that never comes.
         await self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
 
@@ -161,12 +238,25 @@ class _Stage:
 
     @asynccontextmanager
     async def _undone(self) -> AsyncIterator[None]:
-        savepoint = self.connection.transaction()
-        await savepoint.start()
+        transaction = self.connection.transaction()
+        await transaction.start()
         try:
             yield
         finally:
-            await savepoint.rollback()
+            await transaction.rollback()
+
+    def _failed(self, version: Version, error: asyncpg.PostgresError, prefix: str, file: str = "expand.sql") -> None:
+        label, line = _place(error, f"{version.name}/{file}")
+        if isinstance(error, asyncpg.DependentObjectsStillExistError):
+            fields = error.as_dict()
+            message = f"{fields['message']}: {fields.get('detail', '')}".replace("\n", "; ")
+            self._add(version, label, line, "contract-dependents", self._unqualified(message))
+        else:
+            self._add(version, label, line, "rehearsal", f"{prefix}{error}")
+
+    def _unqualified(self, text: str) -> str:
+        """Without the schema's name, which is made up, but with that of an API version."""
+        return text.replace(f"{self.schema}__", "").replace(f"{self.schema}.", "")
 
     def _lost(self, version: Version, found: Iterable[Loss]) -> None:
         reasons = waived(self.template, version.number)
@@ -176,12 +266,24 @@ class _Stage:
                 self._add(version, file, 1, loss.rule, loss.message)
 
     def _add(self, version: Version, label: str, line: int, rule: str, message: str) -> None:
-        if not (version.path / label.rpartition("/")[2]).is_file():
+        if not (version.path.parent / label).is_file():
             label = f"{version.name}/{next(iter(sorted(path.name for path in version.path.glob('*.sql'))))}"
         instead = _INSTEAD.get(rule, "correct the version")
         finding = Finding(self.template.name, label, line, rule, message, instead)
         if finding not in self.found:
             self.found.append(finding)
+
+
+@contextmanager
+def _noted(label: str | None, sql: str, first: int = 1) -> Iterator[None]:
+    """Note at what PostgreSQL refuses in which line of which file it did; `sql` starts at the line `first`."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if label is not None:
+            position = int(getattr(error, "position", None) or 1)
+            error.add_note(f"{label}:{sql.count(chr(10), 0, position) + first}")
+        raise
 
 
 _NOTE = re.compile(r"(?P<label>.+\.sql):(?P<line>\d+)")

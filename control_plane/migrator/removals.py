@@ -7,9 +7,12 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.errors import BeforeSunset
+from control_plane.errors import BeforeSunset, BelowMinimum
+from control_plane.migrator.plan import Plan
 from control_plane.registry import audit
 from control_plane.templates import Deprecation, Template
+
+_SHOWN = 5  # homes or databases in a message
 
 
 def early_removals(template: Template, released: int | None, target: int) -> list[Deprecation]:
@@ -33,6 +36,33 @@ def require_sunset(template: Template, released: int | None, target: int, overri
     if early and not override:
         listed = "; ".join(f"{entry} in version {entry.removed_in}, promised until {entry.sunset}" for entry in early)
         raise BeforeSunset(f"Template '{template.name}' would remove before its sunset: {listed}.")
+
+
+def require_minimum(template: Template, released: int | None, plan: Plan) -> None:
+    """Raises `BelowMinimum` where `plan` would begin a contract version before every tenant has what replaces it.
+
+    That is the version before: programs that read the old shape run until all homes have the new one. A version that
+    was begun is none of its business, so that homes which were left behind can follow.
+    """
+    contracts = [v.number for v in template.versions[released or 0 : plan.target] if v.contract is not None]
+    if released is None or not contracts:
+        return
+    minimum = contracts[0] - 1
+    below = sorted(home.label for home in plan.homes if home.version < minimum)
+    unknown = sorted(f"{each.place.cluster.name}, database {each.place.database}" for each in plan.unreached)
+    if below or unknown:
+        shown = [f"below version {minimum}: {_first(below)}"] if below else []
+        shown += [f"not reached: {_first(unknown)}"] if unknown else []
+        raise BelowMinimum(
+            f"Version {minimum + 1} of template '{template.name}' takes away what earlier versions use, and not every "
+            f"home is at version {minimum}: {'; '.join(shown)}.",
+            hint=f"Run cp migrate-all --to {minimum}, deploy what reads the new shape, and come back.",
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest
 
 
 def record_override(

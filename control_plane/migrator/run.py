@@ -16,6 +16,7 @@ from typing import Literal
 from uuid import UUID
 
 from control_plane.isolation.tenancy_schema import latest_version
+from control_plane.migrator.examination import examine
 from control_plane.migrator.halting import Halting
 from control_plane.migrator.lane import Job, Lane
 from control_plane.migrator.lease import Lease, hold
@@ -23,7 +24,7 @@ from control_plane.migrator.ledger import Ledger, open_ledger
 from control_plane.migrator.options import Options
 from control_plane.migrator.plan import DueHome, Plan, make_plan
 from control_plane.migrator.reins import Reins
-from control_plane.migrator.removals import early_removals, record_override, require_sunset
+from control_plane.migrator.removals import early_removals, record_override, require_minimum, require_sunset
 from control_plane.migrator.results import Event, HomeResult, Planned, RunResult, Started, Waiting, WaveBegun
 from control_plane.migrator.smoke import smoke_home
 from control_plane.migrator.tenancy import bring_up
@@ -32,7 +33,7 @@ from control_plane.pools.databases import Databases
 from control_plane.registry import runs, template_versions
 from control_plane.registry.fleet import labelled_homes
 from control_plane.templates import Template
-from control_plane.templates.release import refusal, release, require_clean
+from control_plane.templates.release import release
 
 Status = Literal["done", "failed", "halted", "aborted"]
 
@@ -42,11 +43,15 @@ def _ignore(event: Event) -> None:
 
 
 async def plan_migration(databases: Databases, template: Template, options: Options) -> Plan:
-    """What `migrate_all` would do; changes nothing. Raises as `make_plan`, `TemplateChanged` and `BeforeSunset`."""
+    """What `migrate_all` would do; changes nothing.
+
+    Raises as `make_plan`, `TemplateChanged`, `BeforeSunset` and `BelowMinimum`.
+    """
     async with databases.registry() as session:
         released = await template_versions.current(session, template)
     plan = await make_plan(databases, template, options.target, only=options.only, tenancy_version=latest_version())
     require_sunset(template, released, plan.target, options.override_sunset)
+    require_minimum(template, released, plan)
     return plan
 
 
@@ -100,7 +105,8 @@ class _Run:
     async def execute(self) -> RunResult:
         began = monotonic()
         plan = await plan_migration(self.databases, self.template, self.options)
-        await self._examine(plan)
+        await examine(self.databases, self.template, plan)
+        await bring_up(self.databases, self.template, plan.outdated)
         await self._release(plan)
         self.listener(Planned(plan))
         if plan.homes or self.run_id is not None:
@@ -151,23 +157,6 @@ class _Run:
         due = [home.home_id for home in plan.homes]
         async with self.databases.registry.begin() as session:
             await runs.settle_planned(session, self.run_id, due, [each.place.database for each in plan.unreached])
-
-    async def _examine(self, plan: Plan) -> None:
-        """Run what is new to a fleet once, on rows that nobody keeps: what does a version take away?
-
-        The text of a view does not always tell which keys its documents have. A first release has no readers yet.
-        """
-        async with self.databases.registry() as session:
-            released = await template_versions.current(session, self.template)
-        new = range((released or 0) + 1, plan.target + 1)
-        if plan.homes:
-            await require_clean(self.template, released or 0, plan.target)
-        await bring_up(self.databases, self.template, plan.outdated)
-        if released is not None and new and plan.homes:
-            from control_plane.migrator.rehearsal import rehearse  # with PostgreSQL's parser, which takes a moment
-
-            if findings := await rehearse(self.databases, plan.homes[0].place.cluster, self.template, new):
-                raise refusal(self.template, findings, " --scratch")
 
     async def _release(self, plan: Plan) -> None:
         """Fix the checksums and let new tenants begin at the target; a trial on single tenants releases nothing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,11 +24,15 @@ class Column(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """What is gone: the rule that it breaks, and where; `api` is None for the base schema."""
+    """What is gone: the rule that it breaks, and where; `api` is None for the base schema.
+
+    `subject` is the name of what is gone there, `tb_a` or `tb_a.name`.
+    """
 
     rule: str
     api: int | None
     message: str
+    subject: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Snapshot:
     views: Mapping[tuple[int | None, str], Sequence[Column]]
     tables: Mapping[str, Sequence[Column]]
     functions: Mapping[tuple[int | None, str, str], str]  # with arguments → result
+    not_null: Set[tuple[str, str]]  # table and column
+    parts: Mapping[tuple[str, str, str], str]  # kind (constraint, policy, trigger), table and name → definition
+    proved: Set[tuple[str, str, str]]  # those parts that are validated constraints
     documents: Mapping[tuple[int, str, tuple[str, ...]], Mapping[str, frozenset[str]]]  # path → JSON types
 
 
@@ -48,15 +55,23 @@ async def take(
     views: dict[tuple[int | None, str], list[Column]] = {}
     tables: dict[str, list[Column]] = {}
     functions: dict[tuple[int | None, str, str], str] = {}
+    parts: dict[tuple[str, str, str], str] = {}
+    not_null: set[tuple[str, str]] = set()
+    proved: set[tuple[str, str, str]] = set()
     for row in await connection.fetch(_CATALOGUE, schema):
         api = int(row["schema"].removeprefix(_API)) if row["schema"] else None
         column = Column(row["name"], row["type"])
         if row["kind"] == "function":
             functions[api, row["object"], row["name"]] = row["type"]
+        elif row["kind"] != "column":
+            part = row["kind"], row["object"], row["name"]
+            parts[part] = row["type"]
+            proved |= {part} if row["holds"] else set()
         elif row["is_view"]:
             views.setdefault((api, row["object"]), []).append(column)
         else:
             tables.setdefault(row["object"], []).append(column)
+            not_null |= {(row["object"], row["name"])} if row["holds"] else set()
     documents = {}
     for roles in _VIEWERS:
         await connection.execute("SET LOCAL timezone = 'UTC'")
@@ -66,18 +81,20 @@ async def take(
                 name = f"{quote(f'{schema}{_API}{api}')}.{quote(view)}"
                 rows = await connection.fetch(_DOCUMENTS.format(view=name))
                 documents[api, view, roles] = {row["path"]: frozenset(row["types"]) for row in rows}
-    return Snapshot(views, tables, functions, documents)
+    return Snapshot(views, tables, functions, not_null, parts, proved, documents)
 
 
 def losses(template: Template, version: int, before: Snapshot, after: Snapshot) -> Iterator[Loss]:
     """What `before` had and `after`, the home at `version`, has not, but for what template.toml says is removed."""
     register = _Register(template, version)
     yield from _lost_relations(register, before, after)
+    yield from _lost_tables(before, after)
+    yield from _lost_parts(before, after)
     for (api, name, arguments), result in before.functions.items():
         found = after.functions.get((api, name, arguments))
         if register.serves(api) and found != result:
             problem = "is gone" if found is None else f"returns {found}, not {result}"
-            yield Loss("catalogue-lost", api, f"the function {name}({arguments}) {problem}")
+            yield Loss("catalogue-lost", api, f"the function {name}({arguments}) {problem}", name)
     for (api, view, roles), paths in before.documents.items():
         if register.serves(api) and not register.gone(api, view) and (api, view) in after.views:
             yield from _lost_keys(register, api, view, paths, after.documents.get((api, view, roles), {}))
@@ -134,17 +151,42 @@ def _lost_relations(register: _Register, before: Snapshot, after: Snapshot) -> I
             continue
         found = after.views.get((api, view))
         if found is None:
-            yield Loss("catalogue-lost", api, f"the view {view} is gone")
+            yield Loss("catalogue-lost", api, f"the view {view} is gone", view)
         elif list(found[: len(columns)]) != list(columns):
             first = next(column for n, column in enumerate(columns) if found[n : n + 1] != [column])
             yield Loss("api-column", api, f"{view} has no longer {first.name} {first.type} in its place")
+
+
+def _lost_tables(before: Snapshot, after: Snapshot) -> Iterator[Loss]:
     for table, columns in before.tables.items():
         if table not in after.tables:
-            yield Loss("catalogue-lost", None, f"the table {table} is gone")
+            yield Loss("catalogue-lost", None, f"the table {table} is gone", table)
             continue
         for column in columns:
+            subject = f"{table}.{column.name}"
             if column not in after.tables[table]:
-                yield Loss("catalogue-lost", None, f"{table} has no longer {column.name} {column.type}")
+                yield Loss("catalogue-lost", None, f"{table} has no longer {column.name} {column.type}", subject)
+            elif (table, column.name) in after.not_null - before.not_null and not _checked(before, table, column.name):
+                yield Loss("catalogue-lost", None, f"{subject} no longer takes NULL", subject)
+
+
+def _lost_parts(before: Snapshot, after: Snapshot) -> Iterator[Loss]:
+    for (kind, table, name), definition in before.parts.items():
+        if table not in after.tables or after.parts.get((kind, table, name)) == definition:
+            continue
+        if any(definition == _not_null(column) for of, column in after.not_null if of == table):
+            continue  # the column says it by now
+        problem = "is gone" if (kind, table, name) not in after.parts else "has changed"
+        yield Loss("catalogue-lost", None, f"the {kind} {name} of {table} {problem}", f"{table}.{name}")
+
+
+def _checked(snapshot: Snapshot, table: str, column: str) -> bool:
+    """Whether a valid CHECK said already that the column is never NULL."""
+    return any(part[1] == table and snapshot.parts[part] == _not_null(column) for part in snapshot.proved)
+
+
+def _not_null(column: str) -> str:
+    return f"CHECK (({column} IS NOT NULL))"
 
 
 def _lost_keys(

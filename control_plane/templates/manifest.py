@@ -177,6 +177,14 @@ class Deprecation(_Strict):
         return self.removed_in is not None and self.removed_in <= pattern_version
 
 
+class Waiver(_Strict):
+    """Lets one finding of the gate pass in a file that was released and cannot take a comment any more."""
+
+    place: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}_[a-z0-9_]+(/[a-z0-9_]+\.sql:[1-9][0-9]*)?$")]
+    rule: str
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
 class Manifest(_Strict):
     name: Identifier
     extensions: tuple[Identifier, ...] = ()
@@ -191,6 +199,7 @@ class Manifest(_Strict):
     cached_queries: dict[Identifier, CachedQuery] = {}
     activity_types: dict[Identifier, ActivityType] = {}
     deprecations: tuple[Deprecation, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
 
     @model_validator(mode="after")
     def _names_no_resource_like_another_address(self) -> Manifest:

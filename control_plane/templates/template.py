@@ -63,11 +63,31 @@ class Version:
         found = ((int(match[1]), file) for file in self.path.iterdir() if (match := _API_FILE.fullmatch(file.name)))
         for api, file in sorted(found):
             yield Part(f"{self.name}/{file.name}", file.read_text("utf-8"), api=api)
+        if (removal := self.contract) is not None:
+            yield Part(f"{self.name}/contract.sql", removal, api=None)
+
+    @property
+    def contract(self) -> str | None:
+        """SQL that takes away what an earlier version announced; runs last in the transaction."""
+        return self._text("contract.sql")
+
+    @property
+    def concurrent(self) -> str | None:
+        """Statements that run after the transaction, each by itself."""
+        return self._text("concurrent.sql")
+
+    @property
+    def backfill(self) -> str | None:
+        """Statements that change rows in batches, after the transaction."""
+        return self._text("backfill.sql")
 
     @property
     def smoke(self) -> str | None:
         """SQL that calls everything new; run with a tenant's context and rolled back."""
-        file = self.path / "smoke.sql"
+        return self._text("smoke.sql")
+
+    def _text(self, name: str) -> str | None:
+        file = self.path / name
         return file.read_text("utf-8") if file.is_file() else None
 
 

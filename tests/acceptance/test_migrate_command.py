@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from control_plane.pools.databases import Databases
+from control_plane.registry import template_versions
 from control_plane.registry.models import Cluster, Home, Run, RunHome
 from control_plane.settings import Settings
 from control_plane.templates import Templates
@@ -79,6 +80,28 @@ async def test_the_fleet_is_migrated_and_a_second_run_has_nothing_to_do(fleet: F
         ("database", 3),
     }
     assert (await call(fleet, "migrate-all", "--to", "2"))[0] == 2
+
+
+async def test_a_plan_tells_what_a_new_version_locks(fleet: Fleet) -> None:
+    await fleet.add("acme", version=1)
+    async with fleet.databases.registry.begin() as session:
+        await template_versions.release(session, fleet.template, 1)
+    code, out, err = await call(fleet, "migrate-all", "--plan", "--to", "2")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-5:] == [
+        "0002_profiles locks, until it is done:",
+        "  tb_project: ACCESS EXCLUSIVE",
+        "  tb_user: ACCESS EXCLUSIVE",
+        "  v_project: ACCESS EXCLUSIVE",
+        "  v_user: ACCESS EXCLUSIVE",
+    ]
+    (plan,) = events((await call(fleet, "migrate-all", "--plan", "--to", "2", "--json"))[1])
+    (locks,) = plan["locks"]
+    assert (locks["version"], locks["name"]) == (2, "0002_profiles")
+    assert locks["locks"][0] == {
+        "relation": "tb_project", "mode": "ACCESS EXCLUSIVE", "file": "0002_profiles/expand.sql", "rewritten": False,
+        "scans": 0,
+    }  # fmt: skip
 
 
 async def test_a_failed_home_is_named_with_its_reason_and_the_exit_code_is_1(fleet: Fleet) -> None:

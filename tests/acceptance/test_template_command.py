@@ -41,6 +41,24 @@ def test_a_new_template_passes_the_gate_and_tenants_are_made_of_it(program: Prog
     assert program.run("doctor").stdout == "Nothing is wrong.\n"
 
 
+@pytest.mark.timeout(300)
+def test_a_rehearsal_reports_what_each_version_locks(program: Program, directory: Path) -> None:
+    version = directory / "starter/versions/0002_more"
+    version.mkdir()
+    (version / "expand.sql").write_text("ALTER TABLE tb_note ADD COLUMN more text;\n")
+    program.run("init")
+    shown = program.run("template", "lint", "starter", "--scratch").stdout.splitlines()
+    assert shown == [
+        "0002_more locks, until it is done:",
+        "  tb_note: ACCESS EXCLUSIVE",
+        "Nothing breaks a rule: starter.",
+    ]
+    answer = json.loads(program.run("template", "lint", "starter", "--scratch", "--json").stdout)
+    (locks,) = answer["locks"]["starter"]
+    assert answer["findings"] == []
+    assert (locks["version"], [each["relation"] for each in locks["locks"]]) == (2, ["tb_note"])
+
+
 def test_what_breaks_a_rule_is_listed_for_people_and_for_scripts(program: Program, directory: Path) -> None:
     expand = directory / "starter/versions/0001_notes/expand.sql"
     expand.write_text(expand.read_text() + "GRANT SELECT ON tb_note TO PUBLIC;\n")

@@ -22,8 +22,12 @@ order = ["id"]
 
 
 def with_first_versions(settings: Settings, into: Path, count: int = 3) -> Settings:
-    """`settings` with the template `reference` alone, cut off after its first `count` versions."""
+    """`settings` with the template `reference` alone, cut off after its first `count` versions, with their waivers."""
     shutil.copytree(settings.templates / "reference", into / "reference")
+    manifest = into / "reference" / "template.toml"
+    text, *waivers = manifest.read_text("utf-8").split("\n[[waivers]]\n")
+    kept = [each for each in waivers if int(each.partition('"')[2][:4]) <= count]
+    manifest.write_text("\n[[waivers]]\n".join([text, *kept]), "utf-8")
     for later in sorted((into / "reference" / "versions").iterdir())[count:]:
         shutil.rmtree(later)
     return settings.model_copy(update={"templates": into})

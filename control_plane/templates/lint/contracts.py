@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from control_plane.templates.lint.rules import Fault, History, Placed, history_rule
+from control_plane.templates.lint.history import History
+from control_plane.templates.lint.rules import Fault, Placed, history_rule
 from control_plane.templates.lint.source import Node, Statement, inner, kind_of
 from control_plane.templates.lint.views import output_name, output_names
 from control_plane.templates.manifest import Manifest

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from control_plane.templates.lint.rules import Fault, rules
 from control_plane.templates.lint.source import Node, Statement, enum_name, inner, kind_of
 
-_IN_FILES = {
+_IN_TRANSACTION = {
     "CreateStmt",
     "IndexStmt",
     "ViewStmt",
@@ -16,6 +16,7 @@ _IN_FILES = {
     "CreateStatsStmt",
     "AlterTableStmt",
     "CommentStmt",
+    "LockStmt",
     "SelectStmt",
     "InsertStmt",
     "UpdateStmt",
@@ -30,7 +31,14 @@ _IN_BODIES = {
     "ReturnStmt",
     "ConstraintsSetStmt",
 }
-_IN_SMOKE = _IN_BODIES - {"ReturnStmt"}
+_IN_FILES = {
+    "expand": _IN_TRANSACTION,
+    "api": _IN_TRANSACTION,
+    "contract": _IN_TRANSACTION | {"DropStmt"},
+    "concurrent": {"IndexStmt", "DropStmt", "ReindexStmt", "AlterTableStmt", "AlterEnumStmt"},
+    "backfill": {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"},
+    "smoke": _IN_BODIES - {"ReturnStmt"},
+}
 
 _ALTERATIONS = {
     "AT_AddColumn",
@@ -45,6 +53,13 @@ _ALTERATIONS = {
     "AT_SetOptions",
     "AT_SetRelOptions",
     "AT_AttachPartition",
+    "AT_AlterColumnType",  # and whether a table with rows may take it, is asked elsewhere
+    "AT_DropConstraint",
+}
+_REMOVALS = {"AT_DropColumn", "AT_DropExpression", "AT_DropIdentity"}
+_ALTERATIONS_IN = {
+    "contract": _ALTERATIONS | _REMOVALS,
+    "concurrent": {"AT_ValidateConstraint", "AT_DetachPartition", "AT_DetachPartitionFinalize"},
 }
 
 _PROTECTION = "tenancy.protect_table() makes the policies, and the stamp checks them"
@@ -52,6 +67,9 @@ _GRANTS = "leave it out: the stamp grants views, tables, and the functions that 
 _OWNERS = "leave it out: cp_owner owns what a version makes, and the stamp hands definer functions over"
 _SESSION = "leave it out: the runner and the pool set path, role and timeouts"
 _SERVER = "leave it out; extensions are listed in template.toml"
+_CONTRACT = "announce it first, and take it away in contract.sql of a later version"
+_RENAME = "add the new name beside the old one, and take the old one away when nobody uses it any more"
+_CONCURRENT = "write it with CONCURRENTLY, in concurrent.sql"
 
 # Kind of statement → (rule, what it is, what to do instead).
 _REFUSED: dict[str, tuple[str, str, str]] = {
@@ -101,12 +119,29 @@ _REFUSED: dict[str, tuple[str, str, str]] = {
         "leave it out: a version is one transaction per home, and a request is one",
     ),
     "CreateTableAsStmt": ("statement-kind", "CREATE TABLE AS makes no key and no policy", "use CREATE TABLE"),
-    "DropStmt": ("statement-kind", "something is dropped", "announce it first, and waive this afterwards"),
-    "RenameStmt": ("statement-kind", "something is renamed", "add the new name beside the old one"),
-    "AlterEnumStmt": ("statement-kind", "an enum type is changed", "use text with a CHECK"),
+    "DropStmt": ("removal", "something is dropped while others may still use it", _CONTRACT),
+    "TruncateStmt": ("removal", "TRUNCATE takes all rows, also past row-level security", "write DELETE in a function"),
+    "RenameStmt": ("rename", "something is renamed, and who knows it by its name fails at once", _RENAME),
+    "AlterObjectSchemaStmt": ("rename", "something moves to another schema", _RENAME),
+    "AlterEnumStmt": (
+        "enum-value",
+        "a value that is added to an enum cannot be used before its transaction ends (55P04), and all versions on the "
+        "way are one transaction",
+        "add it in concurrent.sql, or use text with a CHECK",
+    ),
+    "ReindexStmt": ("concurrent-form", "REINDEX lets nobody write to its table until it is done", _CONCURRENT),
+    "DeleteStmt": (
+        "data-change",
+        "rows are deleted while the version holds its locks",
+        "write it into backfill.sql, in batches",
+    ),
+    "MergeStmt": (
+        "data-change",
+        "rows are changed while the version holds its locks",
+        "write it into backfill.sql, in batches",
+    ),
     "CreateEnumStmt": ("statement-kind", "an enum type is created", "use text with a CHECK"),
     "CreateSeqStmt": ("statement-kind", "a sequence counts for all tenants of a home", "use uuid keys"),
-    "TruncateStmt": ("statement-kind", "TRUNCATE passes row-level security by", "write DELETE in a function"),
     "AlterFunctionStmt": ("statement-kind", "a function is changed in place", "write CREATE OR REPLACE FUNCTION"),
 }  # fmt: skip
 
@@ -116,50 +151,71 @@ _ALTERED: dict[str, tuple[str, str, str]] = {
     "AT_ForceRowSecurity": ("rls-by-hand", "row-level security is switched by hand", _PROTECTION),
     "AT_NoForceRowSecurity": ("rls-by-hand", "row-level security is switched off for the owner", _PROTECTION),
     "AT_ChangeOwner": ("owner-by-hand", "an owner is changed by hand", _OWNERS),
-    "AT_DropConstraint": ("statement-kind", "a constraint is dropped", "waive this, saying what holds in its place"),
+    "AT_DropColumn": ("removal", "a column is dropped while others may still use it", _CONTRACT),
+    "AT_DropExpression": ("removal", "a generated column is no longer generated", _CONTRACT),
+    "AT_DropIdentity": ("removal", "a column no longer counts", _CONTRACT),
+    "AT_DetachPartition": (
+        "concurrent-form",
+        "DETACH PARTITION takes ACCESS EXCLUSIVE on the whole table",
+        _CONCURRENT,
+    ),
 }
 
-_POLICY_OBJECT = "OBJECT_POLICY"
+
+# Kind of object that is dropped → (rule, what it is, what to do instead); all others are a removal.
+_DROPPED = {
+    "OBJECT_POLICY": ("rls-by-hand", "a policy is dropped by hand", _PROTECTION),
+    "OBJECT_INDEX": ("concurrent-form", "DROP INDEX takes ACCESS EXCLUSIVE on the table of the index", _CONCURRENT),
+}
+_OUTSIDE = "what can run in a transaction stands in concurrent.sql, where nothing undoes it when the next one fails"
 
 
 @rules
 def only_known_kinds(statement: Statement) -> Iterator[tuple[str, Fault]]:
     """Every refused kind of statement: the statement itself, and those in the body that it defines."""
-    yield from _judge(statement, statement.kind, statement.node, statement.line, _allowed(statement))
+    file = statement.source.file
+    for code, message, instead in _judge(statement.kind, statement.node, file):
+        if file == "concurrent" and code == "statement-kind":
+            code, message, instead = "concurrent-file", _OUTSIDE, "write it into expand.sql"
+        yield code, Fault(statement.line, message, instead)
     for located in statement.tree:
-        if located.kind == "Embedded":
-            yield from _judge(statement, located.node, None, located.line, _IN_BODIES)
+        if located.kind == "Embedded" and located.node not in _IN_BODIES:
+            code, message, instead = _refusal(located.node, _REFUSED, "statement")
+            yield code, Fault(located.line, message, instead)
 
 
-def _allowed(statement: Statement) -> set[str]:
-    return _IN_SMOKE if statement.source.smoke else _IN_FILES
-
-
-def _judge(statement: Statement, kind: str, node: Node, line: int, allowed: set[str]) -> Iterator[tuple[str, Fault]]:
-    if kind == "DropStmt" and node is not None and enum_name(node, "remove_type") == _POLICY_OBJECT:
-        yield "rls-by-hand", Fault(line, "a policy is dropped by hand", _PROTECTION)
-    elif kind not in allowed:
-        unknown = ("statement-kind", f"a template has no use for this statement ({kind})", "see docs/template-lint.md")
-        code, message, instead = _REFUSED.get(kind, unknown)
-        yield code, Fault(line, message, instead)
+def _judge(kind: str, node: Node, file: str) -> Iterator[tuple[str, str, str]]:
+    if kind == "DropStmt":
+        dropped = enum_name(node, "remove_type")
+        if dropped in _DROPPED or file != "contract":
+            found = _DROPPED.get(dropped, _REFUSED["DropStmt"])
+            if file != "concurrent" or found[0] != "concurrent-form":
+                yield found
+    elif kind == "AlterEnumStmt" and node.old_val:
+        yield _REFUSED["RenameStmt"]
+    elif kind not in _IN_FILES[file]:
+        yield _refusal(kind, _REFUSED, "statement")
     elif kind == "AlterTableStmt":
-        yield from _alterations(node, line)
-    elif kind == "SelectStmt" and allowed is _IN_FILES and not _is_call(node):
-        yield "statement-kind", Fault(line, "a query's answer is lost", "call functions only: SELECT tenancy.…()")
-    elif kind == "SelectStmt" and node is not None and node.HasField("into_clause"):
-        yield "statement-kind", Fault(line, "SELECT INTO makes a table", "write CREATE TABLE and INSERT")
+        yield from _alterations(node, _ALTERATIONS_IN.get(file, _ALTERATIONS))
+    elif kind == "SelectStmt" and file != "smoke" and not _is_call(node):
+        yield "statement-kind", "a query's answer is lost", "call functions only: SELECT tenancy.…()"
+    elif kind == "SelectStmt" and node.HasField("into_clause"):
+        yield "statement-kind", "SELECT INTO makes a table", "write CREATE TABLE and INSERT"
 
 
-def _alterations(node: Node, line: int) -> Iterator[tuple[str, Fault]]:
+def _refusal(kind: str, known: dict[str, tuple[str, str, str]], what: str) -> tuple[str, str, str]:
+    unknown = ("statement-kind", f"a template has no use for this {what} ({kind})", "see docs/template-lint.md")
+    return known.get(kind, unknown)
+
+
+def _alterations(node: Node, allowed: set[str]) -> Iterator[tuple[str, str, str]]:
     if enum_name(node, "objtype") not in ("OBJECT_TABLE", "OBJECT_INDEX"):
-        yield "statement-kind", Fault(line, "something else than a table is altered", "write CREATE OR REPLACE")
+        yield "statement-kind", "something else than a table is altered", "write CREATE OR REPLACE"
         return
     for command in map(inner, node.cmds):
         kind = enum_name(command, "subtype")
-        if kind not in _ALTERATIONS:
-            unknown = ("statement-kind", f"a template has no use for this change ({kind})", "see docs/template-lint.md")
-            code, message, instead = _ALTERED.get(kind, unknown)
-            yield code, Fault(line, message, instead)
+        if kind not in allowed:
+            yield _refusal(kind, _ALTERED, "change")
 
 
 def _is_call(select: Node) -> bool:

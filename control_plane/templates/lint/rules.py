@@ -6,12 +6,11 @@ gate calls it and does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from control_plane.templates.lint.source import Source, Statement
-from control_plane.templates.manifest import Manifest
+from control_plane.templates.lint.history import History, Step
+from control_plane.templates.lint.source import Statement
 
 # What holds in a template that has no finding. docs/template-lint.md has examples.
 CODES = {
@@ -42,6 +41,32 @@ CODES = {
     "anonymous-block": "what runs has a name",
     "statement-kind": "only known kinds of statements are run",
     "body-unread": "every statement of a function's body can be read",
+    # Locks: what keeps requests waiting in a home that has rows.
+    "column-not-null": "a new column that takes no NULL has a default",
+    "column-rewrite": "a new column leaves the rows of its table as they are",
+    "column-type": "a column keeps its type",
+    "column-kind": "a column has a type that lasts",
+    "set-not-null": "NOT NULL is set where a valid CHECK has proved it",
+    "foreign-key-scan": "a foreign key on rows is added NOT VALID",
+    "check-scan": "a CHECK on rows is added NOT VALID",
+    "unique-build": "a key on rows is made of an index that is there already",
+    "exclusion-build": "an exclusion constraint is made with its table",
+    "validate-apart": "a constraint is validated in a transaction of its own",
+    "alter-merge": "a table is altered once in a version",
+    "lock-order": "tables are locked in the order of their names",
+    "index-blocks-writes": "an index on rows is built CONCURRENTLY",
+    "concurrent-file": "concurrent.sql holds what runs outside of a transaction, and nothing else does",
+    "concurrent-form": "what has a form that lets requests go on is written in it",
+    "if-not-exists": "a home that is not as the template thinks is noticed",
+    "data-change": "rows are changed in backfill.sql",
+    "backfill-batch": "a backfill changes a bounded number of rows at a time",
+    "enum-value": "a value is added to an enum in a transaction of its own",
+    # Removals.
+    "removal": "nothing goes but in contract.sql",
+    "cascade": "nothing goes that nobody named",
+    "rename": "nothing changes its name",
+    "contract-unannounced": "what contract.sql takes away was announced",
+    "contract-dependents": "nothing goes that a view still reads",
     # What API versions promise.
     "view-star": "a view lists its columns",
     "api-column": "a view keeps its columns, in their order and with their types",
@@ -49,11 +74,17 @@ CODES = {
     "api-type": "a key keeps its JSON type",
     "deprecation": "a deprecation names what there is, until the version that removes it",
     "catalogue-lost": "what an earlier version built is still there",
+    "unforeseen-lock": "no table is locked against readers but by a statement that names it",
+    "rewrite": "no table is written anew but by a statement that says so",
     "rehearsal": "a version applies to rows, and its smoke.sql runs",
 }
 
 # Running a version on rows can find these too, at no statement: a waiver anywhere in the version's files counts.
-REHEARSED = frozenset({"api-column", "api-key", "api-type", "deprecation", "catalogue-lost"})
+REHEARSED = frozenset(
+    {"api-column", "api-key", "api-type", "deprecation", "catalogue-lost", "unforeseen-lock", "rewrite"}
+)
+# Nothing can be done against these but to correct the version.
+UNWAIVABLE = frozenset({"syntax", "waiver", "rehearsal", "contract-dependents"})
 
 
 class Fault(NamedTuple):
@@ -64,29 +95,17 @@ class Fault(NamedTuple):
     instead: str
 
 
-@dataclass(frozen=True, slots=True)
-class VersionSource:
-    """The parsed files of one version."""
-
-    number: int
-    sources: Sequence[Source]
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """The versions of a template in order, for rules that compare them."""
-
-    manifest: Manifest
-    versions: Sequence[VersionSource]
-
-
 # With the statement that a waiver would stand above; None for what stands in template.toml.
 Placed = tuple[Statement | None, str, Fault]
 StatementRule = Callable[[Statement], Iterator[Fault]]
 StatementRules = Callable[[Statement], Iterator[tuple[str, Fault]]]
+# Where, what is wrong, what to write instead.
+Objection = tuple[Statement, str, str]
+StepRule = Callable[[Step], Iterator[Objection]]
 HistoryRule = Callable[[History], Iterator[Placed]]
 
 STATEMENT_RULES: list[StatementRules] = []
+STEP_RULES: list[Callable[[Step], Iterator[Placed]]] = []
 HISTORY_RULES: list[HistoryRule] = []
 
 
@@ -105,6 +124,22 @@ def rules(function: StatementRules) -> StatementRules:
     """Rules about one statement that one look decides: yields their codes too."""
     STATEMENT_RULES.append(function)
     return function
+
+
+def step_rule(code: str) -> Callable[[StepRule], StepRule]:
+    """A rule about a version on top of those before it: the same statement may be free on an empty table."""
+    assert code in CODES
+
+    def register(function: StepRule) -> StepRule:
+        STEP_RULES.append(
+            lambda step: (
+                (statement, code, Fault(statement.line, message, instead))
+                for statement, message, instead in function(step)
+            )
+        )
+        return function
+
+    return register
 
 
 def history_rule(function: HistoryRule) -> HistoryRule:

@@ -100,14 +100,22 @@ class Statement:
     def line_at(self, position: int | None) -> int:
         return self.line if position is None else self.source.line(position)
 
+    @property
+    def transactional(self) -> bool:
+        """Whether it runs in the one transaction that brings a home to the version."""
+        return self.source.file in ("expand", "api", "contract")
+
 
 class Source:
-    """A parsed file; raises `Unparsable`. `api` is the API version whose schema it fills, None for the base schema."""
+    """A parsed file; raises `Unparsable`. `api` is the API version whose schema it fills, None for the base schema.
+
+    `file` says what it is for: `expand`, `api` and `contract` are one transaction; `concurrent`, `backfill`, `smoke`.
+    """
 
     def __init__(self, label: str, text: str, api: int | None = None) -> None:
         self.label = label
         self.api = api
-        self.smoke = label.endswith("/smoke.sql")
+        self.file = re.split(r"[_.]", label.rpartition("/")[2], maxsplit=1)[0]
         self.content = text.encode()
         self._starts = [0, *(match.end() for match in re.finditer(rb"\n", self.content))]
         try:

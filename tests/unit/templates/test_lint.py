@@ -12,6 +12,7 @@ from control_plane.templates import Templates
 from control_plane.templates.lint import CODES, Finding, lint_template
 from tests.support.templates import write_sample
 from tests.unit.templates.lint_cases import CASES, TABLE, VIEW, Case, body
+from tests.unit.templates.lock_cases import STEPS
 
 THINGS = """
 CREATE VIEW things WITH (security_invoker = true) AS
@@ -37,8 +38,9 @@ def test_what_is_written_instead_passes(sql: str, tmp_path: Path) -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    elsewhere = {"syntax", "waiver", "api-column", "api-key", "api-type", "deprecation", "catalogue-lost", "rehearsal"}
-    assert {case.rule for case in CASES} | elsewhere == set(CODES)
+    elsewhere = {"syntax", "waiver", "api-column", "api-key", "api-type", "deprecation", "contract-unannounced"}
+    when_run = {"catalogue-lost", "contract-dependents", "rehearsal", "rewrite", "unforeseen-lock"}
+    assert {case.rule for case in CASES} | {step.rule for step in STEPS} | elsewhere | when_run == set(CODES)
 
 
 def test_the_document_explains_every_rule_and_no_other() -> None:
@@ -89,19 +91,19 @@ def test_smoke_files_hold_queries_and_calls(tmp_path: Path) -> None:
 # Waivers.
 
 
-WAIVED = "-- lint: allow statement-kind because nothing reads it any more\nDROP VIEW v_old;"
+WAIVED = "-- lint: allow removal because nothing reads it any more\nDROP VIEW v_old;"
 
 
 def test_a_waiver_with_a_reason_lets_one_statement_pass(tmp_path: Path) -> None:
     found = lint_template(write_sample(tmp_path, {"expand.sql": f"{TABLE}{WAIVED}\nDROP VIEW v_other;"}))
-    assert [(each.rule, each.line) for each in found] == [("statement-kind", 11)]
+    assert [(each.rule, each.line) for each in found] == [("removal", 11)]
 
 
 @pytest.mark.parametrize(
     ("comment", "problem"),
     [
-        ("-- lint: allow statement-kind", "the waiver of statement-kind gives no reason"),
-        ("-- lint: allow statement-kind because", "'lint: allow statement-kind because' cannot be understood"),
+        ("-- lint: allow removal", "the waiver of removal gives no reason"),
+        ("-- lint: allow removal because", "'lint: allow removal because' cannot be understood"),
         ("-- lint: allow nonsense because I say so", "there is no rule 'nonsense' to waive"),
         ("-- lint: allow syntax because I say so", "there is no rule 'syntax' to waive"),
         ("-- lint: disable", "'lint: disable' cannot be understood"),
@@ -111,7 +113,7 @@ def test_a_waiver_without_a_reason_or_a_rule_is_a_finding_and_waives_nothing(
     comment: str, problem: str, tmp_path: Path
 ) -> None:
     found = lint_template(write_sample(tmp_path, {"expand.sql": f"{comment}\nDROP VIEW v_old;"}))
-    assert [(each.rule, each.line) for each in found] == [("waiver", 1), ("statement-kind", 2)]
+    assert [(each.rule, each.line) for each in found] == [("waiver", 1), ("removal", 2)]
     assert found[0].message == problem
 
 
@@ -120,7 +122,7 @@ def test_a_waiver_without_an_effect_is_a_finding(place: str, tmp_path: Path) -> 
     comment = WAIVED.partition("\n")[0]
     sql = f"{comment}{TABLE}" if place == "above another statement" else f"{TABLE}{comment}"
     found = lint_template(write_sample(tmp_path, {"expand.sql": sql}))
-    assert [each.message for each in found] == ["the waiver of statement-kind has no effect"]
+    assert [each.message for each in found] == ["the waiver of removal has no effect"]
 
 
 # What API versions promise.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 from control_plane.templates.template import Version
+from tests.support.templates import write_sample
 
 
 def test_expand_comes_first_and_its_further_parts_by_name(tmp_path: Path) -> None:
@@ -19,3 +21,12 @@ def test_expand_comes_first_and_its_further_parts_by_name(tmp_path: Path) -> Non
         ("api_v10.sql", 10),
     ]
     assert [part.sql for part in parts] == [f"-- {part.label.partition('/')[2]}" for part in parts]
+
+
+def test_a_message_bounds_its_waiting_before_it_does_anything(tmp_path: Path) -> None:
+    template = write_sample(tmp_path, {"expand.sql": "SELECT 1"})
+    message = template.script(0, 1).message(uuid4(), "t_1", 0.1, 30)
+    assert message.splitlines()[:2] == [
+        "SET LOCAL lock_timeout = '100ms';",
+        "SET LOCAL statement_timeout = '30000ms';",
+    ]
