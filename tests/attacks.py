@@ -522,7 +522,7 @@ ATTACKS: dict[int, Attack] = {
             f"{TOKENS}::test_attack_62_key_material_in_the_header_is_ignored",
             f"{KEYS}::test_attack_62_63_an_address_that_is_not_public_is_never_connected_to",
         ),
-        why="Nothing reads key material from a header: there is no guard to take out.",
+        (f"{KEYS}::every address is public",),
     ),
     63: Attack(
         "published keys that are gone, slow, huge or elsewhere",

@@ -278,6 +278,16 @@ async def test_attack_62_63_an_address_that_is_not_public_is_never_connected_to(
     assert reached
 
 
+async def test_a_fetch_from_an_address_that_is_not_public_is_noticed(
+    forge: Forge, server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attack 62: `every address is public`."""
+    with mutated(JwksFeed._addresses, "if not self._internal and", "if False and"), pytest.raises(AssertionError):
+        await test_attack_62_63_an_address_that_is_not_public_is_never_connected_to(
+            "127.0.0.1", forge, server, monkeypatch
+        )
+
+
 def rsa_jwk_of(bits: int) -> dict[str, Any]:
     public = rsa.generate_private_key(public_exponent=65537, key_size=bits).public_key().public_numbers()
     return {"kty": "RSA", "n": number(public.n), "e": number(public.e)}
