@@ -182,12 +182,18 @@ class Server(uvicorn.Server):
                 connection.expire(before=loop.time() - REQUEST_SECONDS)
 
     async def _abandon(self) -> None:
+        for connection in self._connections():
+            connection.transport.abort()
+        await asyncio.sleep(0)  # so that nobody answers any more
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for connection in self._connections():
-            connection.transport.abort()
 
     def _connections(self) -> list[Connection]:
         return [each for each in self.server_state.connections if isinstance(each, Connection)]
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
