@@ -165,6 +165,7 @@ async def load(installation: Installation, *programs: Program) -> AsyncIterator[
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.long
 async def test_a_rolling_restart_under_load_fails_no_request(installation: Installation) -> None:
     old, new = (installation.program(CP_DRAIN_SECONDS="1") for _ in range(2))
     with ExitStack() as processes:

@@ -132,6 +132,7 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_help_desk_runs_as_its_readme_says(server: Server, tmp_path: Path) -> None:
     port, own_port = free_port(), free_port()

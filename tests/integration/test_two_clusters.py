@@ -41,6 +41,7 @@ async def plane(settings: Settings, cluster: Cluster) -> AsyncIterator[ControlPl
     """A fleet at version 1, with the session's server as cluster `main`."""
     async with open_control_plane(settings) as opened:
         await initialise(opened, template_version=1, first_cluster=False, actor="tests")
+        await opened.start()
         yield opened
 
 

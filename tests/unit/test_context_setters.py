@@ -86,17 +86,17 @@ def test_the_scan_lets_readers_and_words_pass(tmp_path: Path, source: str) -> No
 
 
 def test_only_the_gate_sets_a_tenant_context() -> None:
-    # Tests of applications leave one behind, and look whether it reaches anybody.
-    assert setters(PACKAGE, "*.py") == {"pools/gate.py", "testing/boundaries.py"}
+    # Tests of applications, and the check of a pooler, leave one behind and look whether it reaches anybody.
+    assert setters(PACKAGE, "*.py") == {"pools/gate.py", "testing/boundaries.py", "isolation/pooler.py"}
 
 
-def test_only_the_sessions_of_the_library_and_the_rehearsal_bind_transactions() -> None:
+def test_only_the_sessions_of_the_library_and_what_calls_smoke_files_bind_transactions() -> None:
     users = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
         if re.search(r"\bgate\.(bind|BIND)\b|gate import .*\b(bind|BIND)\b", path.read_text(encoding="utf-8"))
     }
-    assert users == {"pools/sessions.py", "pools/connections.py", "migrator/rehearsal.py"}
+    assert users == {"pools/sessions.py", "pools/connections.py", "migrator/rehearsal.py", "migrator/smoke.py"}
 
 
 def test_in_sql_only_tenancy_s_own_functions_set_one() -> None:
