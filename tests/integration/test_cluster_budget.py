@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -88,16 +89,16 @@ async def hold(members: Members, settings: Settings, load: Load) -> None:
         async with pools.connection(placement) as connection:
             assert await connection.fetchval("SELECT session_user FROM pg_sleep(0.001)") == roles[placement]
 
-    watching = asyncio.create_task(watch())
-    try:
-        await asyncio.gather(*(ask(dice.choice(list(roles))) for _ in range(load.requests)))
-    finally:
-        ended.set()
-        await watching
-    await settle(pools)
-    assert pools.open_connections(members.cluster.id) <= load.budget
-    assert 1 < peak <= load.budget
-    await pools.aclose()
+    async with aclosing(pools):  # also when an assertion fails, as one of the tests wants
+        watching = asyncio.create_task(watch())
+        try:
+            await asyncio.gather(*(ask(dice.choice(list(roles))) for _ in range(load.requests)))
+        finally:
+            ended.set()
+            await watching
+        await settle(pools)
+        assert pools.open_connections(members.cluster.id) <= load.budget
+        assert 1 < peak <= load.budget
     assert pools.open_connections(members.cluster.id) == 0
 
 
