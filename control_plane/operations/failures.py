@@ -19,6 +19,14 @@ CONTENTION: tuple[type[BaseException], ...] = (
     asyncpg.ObjectInUseError,
 )
 
+# An attempt that was paused, or is slow, does the same at this moment. Steps begin by looking at what is there, so that
+# the second try finds it; what is still in the way then is no passing matter.
+OVERLAP: tuple[type[BaseException], ...] = (
+    asyncpg.UniqueViolationError,
+    asyncpg.DuplicateObjectError,
+    asyncpg.DuplicateDatabaseError,
+)
+
 # The server is away, overloaded or restarting: worth another try later.
 PASSING: tuple[type[BaseException], ...] = (
     *CONTENTION,

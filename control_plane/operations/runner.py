@@ -10,7 +10,7 @@ from itertools import zip_longest
 from sqlalchemy import func
 
 from control_plane.operations.attempts import AttemptLost, Attempts
-from control_plane.operations.failures import CONTENTION, PASSING, safe_body
+from control_plane.operations.failures import CONTENTION, OVERLAP, PASSING, safe_body
 from control_plane.pools.databases import Databases
 from control_plane.registry import operations, tenants
 from control_plane.registry.models import Operation
@@ -113,7 +113,7 @@ class Runner:
         for attempt in range(1, TRIES_AT_ONCE):
             try:
                 return await step.run(work)
-            except CONTENTION:
+            except (*CONTENTION, *OVERLAP):
                 await asyncio.sleep(random.uniform(0.05, 0.1) * 2**attempt)  # noqa: S311 - spread, not secrecy
         return await step.run(work)
 

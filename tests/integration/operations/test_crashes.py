@@ -17,10 +17,13 @@ from sqlalchemy import func, select, text, update
 
 from control_plane.errors import TenantNotFound
 from control_plane.isolation import isolation_of
+from control_plane.isolation.extensions import install_extensions
+from control_plane.isolation.schema import SchemaIsolation, provisioning_message
 from control_plane.operations import attempts
 from control_plane.operations.engine import NewTenant, Operations
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster, Home, Operation, Tenant
+from control_plane.templates import Template
 from control_plane.tenants.records import get_tenant
 from tests.conftest import SECRET_KEY
 from tests.integration.operations.conftest import FAST
@@ -234,8 +237,6 @@ async def test_a_paused_process_that_builds_after_it_was_undone_undoes_it_again(
 async def test_a_step_commits_nothing_once_its_attempt_was_replaced(
     operations: Operations, databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from control_plane.isolation.schema import SchemaIsolation
-
     build = SchemaIsolation.build
 
     async def lose_meanwhile(*arguments: object) -> int:
@@ -253,6 +254,35 @@ async def test_a_step_commits_nothing_once_its_attempt_was_replaced(
     async with databases.registry.begin() as session:  # lets the swept-up attempt see its end
         await session.execute(update(Operation).values(status="failed", finished_at=func.now()))
         await session.execute(update(Tenant).values(status="deleted", home_id=None))
+
+
+async def test_an_attempt_that_builds_while_a_slow_one_is_still_at_it_finds_its_work(
+    operations: Operations, databases: Databases, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, calls = SchemaIsolation.build, 0
+
+    async def build_beside(
+        self: SchemaIsolation, _: Databases, __: Cluster, home: Home, tenant: Tenant, template: Template, version: int
+    ) -> int:
+        nonlocal calls
+        calls += 1
+        arguments = (self, databases, cluster, home, tenant, template, version)
+        if calls > 1:
+            return await build(*arguments)
+        async with databases.admin(cluster, home.database) as slow, databases.admin(cluster, home.database) as looking:
+            await install_extensions(slow, template)
+            async with slow.transaction():
+                await slow.execute(provisioning_message(databases, home, tenant, template, version))
+                beside = asyncio.create_task(build(*arguments))
+                while not await looking.fetchval(
+                    "SELECT bool_or($1 = ANY (pg_blocking_pids(pid))) FROM pg_stat_activity", slow.get_server_pid()
+                ):
+                    await asyncio.sleep(0.01)
+        return await beside
+
+    monkeypatch.setattr(SchemaIsolation, "build", build_beside)
+    tenant, operation = await operations.create_tenant(NewTenant("acme", "Acme", "schema"), actor="ann", wait=WAIT)
+    assert (tenant.status, operation.status, calls) == ("active", "succeeded", 2)
 
 
 async def test_a_living_holder_is_not_replaced_and_a_silent_one_is(
