@@ -21,7 +21,6 @@ from control_plane.operations.records import OperationRecord, operation_record
 from control_plane.operations.runner import PLANS, Runner, TryLater
 from control_plane.operations.timing import Timing
 from control_plane.operations.upkeep import Upkeep, pause
-from control_plane.operations.worker import Worker
 from control_plane.pools.databases import Databases
 from control_plane.registry import operations, tenants
 from control_plane.registry.models import Operation
@@ -48,7 +47,6 @@ class Operations:
         self._timing = timing or Timing()
         self._attempts = Attempts(databases, self._timing)
         self._runner = Runner(databases, templates, self._attempts)
-        self._worker = Worker(databases, self._advance, self._timing)
         self._upkeep = Upkeep(databases, templates, databases.settings.drift_interval)
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
@@ -87,11 +85,14 @@ class Operations:
 
     async def run_worker(self, stop: asyncio.Event) -> None:
         """Take over what other processes left and do the upkeep, until `stop`; outlives restarts of the registry."""
+        from control_plane.operations.worker import Worker  # its package is of no use to whoever only starts operations
+
+        worker = Worker(self._databases, self._advance, self._timing)
         upkeep = asyncio.create_task(self._upkeep.run(stop), name="upkeep")
         try:
             while not stop.is_set():
                 try:
-                    await self._worker.run(stop)
+                    await worker.run(stop)
                 except Exception as error:
                     logger.warning("The worker lost the registry and starts again.", exc_info=error)
                     await pause(stop, 1.0)

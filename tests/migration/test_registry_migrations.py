@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from procrastinate.schema import SchemaManager
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from control_plane.pools.connect import registry_engine
 from control_plane.registry import job_schema
 from control_plane.registry.models import Base
-from control_plane.registry.upgrade import MIGRATIONS, is_current, upgrade
+from control_plane.registry.upgrade import MIGRATIONS, alembic_config, is_current, shipped_heads, upgrade
 
 
 @pytest_asyncio.fixture
@@ -39,6 +41,12 @@ def _differences(connection: Connection) -> list[object]:
         },
     )
     return list(compare_metadata(context, Base.metadata))
+
+
+def test_what_a_command_reads_without_the_packages_is_what_they_say() -> None:
+    assert shipped_heads() == set(ScriptDirectory.from_config(alembic_config()).get_heads())
+    directory = Path(SchemaManager.get_migrations_path())
+    assert list(job_schema.shipped_migrations().values()) == sorted(directory.glob("*.sql"))
 
 
 async def test_the_migrations_lead_to_the_models(engine: AsyncEngine) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import os
 import signal
-import sys
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -26,7 +23,9 @@ from control_plane.registry.models import Cluster, Home, Operation, Tenant
 from control_plane.templates import Template
 from control_plane.tenants.records import get_tenant
 from tests.conftest import SECRET_KEY
+from tests.integration.operations import crashing
 from tests.integration.operations.conftest import FAST
+from tests.support.forked import Forked
 
 WAIT = 60.0
 
@@ -47,7 +46,7 @@ async def worker(operations: Operations) -> AsyncIterator[asyncio.Event]:
     await task
 
 
-async def spawn(databases: Databases, kind: str, isolation: str, step: str, when: str) -> Process:
+def spawn(databases: Databases, kind: str, isolation: str, step: str, when: str) -> Forked:
     options = {
         "settings": {"home": str(databases.settings.home)},
         "registry": databases.registry_dsn,
@@ -59,13 +58,11 @@ async def spawn(databases: Databases, kind: str, isolation: str, step: str, when
         "when": when,
         "timing": dataclasses.asdict(FAST),
     }
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.integration.operations.crashing", json.dumps(options)
-    )
+    return Forked(crashing.main, options)
 
 
 async def crash(databases: Databases, kind: str, isolation: str, step: str, when: str) -> None:
-    process = await spawn(databases, kind, isolation, step, when)
+    process = spawn(databases, kind, isolation, step, when)
     assert await process.wait() == -signal.SIGKILL
 
 
@@ -200,7 +197,7 @@ async def test_a_killed_deletion_is_finished_by_another_process(
 async def test_a_paused_process_that_was_replaced_writes_nothing_more(
     databases: Databases, cluster: Cluster, worker: asyncio.Event, isolation: str
 ) -> None:
-    process = await spawn(databases, "provision", isolation, "build", "stop after")
+    process = spawn(databases, "provision", isolation, "build", "stop after")
     worker.set()
     operation = await settled(databases)
     assert (operation.status, operation.attempt) == ("succeeded", 2)
@@ -221,7 +218,7 @@ async def test_a_paused_process_that_builds_after_it_was_undone_undoes_it_again(
     monkeypatch: pytest.MonkeyPatch,
     isolation: str,
 ) -> None:
-    process = await spawn(databases, "provision", isolation, "build", "stop before")
+    process = spawn(databases, "provision", isolation, "build", "stop before")
 
     async def fail(*_: object) -> int:
         raise RuntimeError("this home cannot be built")
