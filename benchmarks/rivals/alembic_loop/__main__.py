@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
-import psycopg
 from alembic import command
 from alembic.config import Config
 from pydantic import BaseModel
-from sqlalchemy import create_engine, text
 
 
 class Work(BaseModel):
-    """`sql` is what the revision runs in each of the schemas."""
+    """`url` is SQLAlchemy's; `sql` is what the revision runs in each of the schemas."""
 
-    dsn: str
+    url: str
     schemas: list[str]
     sql: str
 
 
 def main() -> None:
     work = Work.model_validate_json(sys.stdin.read())
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(work.dsn))
-    config = Config(attributes={"sql": work.sql})
+    config = Config(attributes={"sql": work.sql, "url": work.url})
     config.set_main_option("script_location", str(Path(__file__).parent))
-    engine.connect().close()
     began = time.perf_counter()
     for schema in work.schemas:
-        with engine.connect() as connection:
-            connection.execute(text(f'SET search_path = "{schema}", extensions, pg_temp'))
-            connection.execute(text("SET ROLE cp_owner"))
-            connection.commit()
-            config.attributes.update(connection=connection, schema=schema)
-            command.upgrade(config, "head")
+        config.cmd_opts = Namespace(x=[f"tenant={schema}"])
+        command.upgrade(config, "head")
     print(time.perf_counter() - began)
 
 

@@ -1,6 +1,6 @@
 """Where the fleet stands."""
 
-revision = "base"
+revision = "0001"
 down_revision = None
 
 

@@ -2,8 +2,8 @@
 
 from alembic import context, op
 
-revision = "next"
-down_revision = "base"
+revision = "0002"
+down_revision = "0001"
 
 
 def upgrade() -> None:
