@@ -214,14 +214,14 @@ class _Stage:
         """As in homes, but that what is there already is no leftover of an attempt before."""
         await self.connection.execute(f"SET search_path = {quote(self.schema)}, extensions, pg_temp")
         label = f"{version.name}/{step}.sql"
-        if step == "concurrent":
-            await self.connection.execute("SET ROLE cp_owner")
-            for each in apart(label, version.beside[step]):
-                with noted(label, each.sql, each.line):
-                    await self.connection.execute(each.sql)
-        else:
-            await self._fill(label, version.beside[step])
-        await self.connection.execute("RESET ROLE; RESET search_path")
+        try:
+            if step == "concurrent":
+                await self.connection.execute("SET ROLE cp_owner")
+                await self._one_by_one(label, version.beside[step])
+            else:
+                await self._fill(label, version.beside[step])
+        finally:
+            await self.connection.execute("RESET ROLE; RESET search_path")
         await self.connection.execute("SELECT tenancy.finish_step($1, $2, $3)", self.home, version.number, step)
 
     async def _take_steps_inside(self, version: Version) -> None:
@@ -230,13 +230,16 @@ class _Stage:
         for step, sql in version.beside.items():
             label = f"{version.name}/{step}.sql"
             if step == "concurrent":
-                plain = inside(label, sql)
                 await self.connection.execute("SET LOCAL ROLE cp_owner")
-                with noted(label, plain):
-                    await self.connection.execute(f"{plain}\n;SELECT")
+                await self._one_by_one(label, inside(label, sql))
                 await self.connection.execute("SET LOCAL ROLE NONE")
             else:
                 await self._fill(label, sql)
+
+    async def _one_by_one(self, label: str, sql: str) -> None:
+        for each in apart(label, sql):
+            with noted(label, each.sql, each.line):
+                await self.connection.execute(each.sql)
 
     async def _fill(self, label: str, sql: str) -> None:
         """Each statement until it changes nothing; raises `_Endless` where that does not come."""

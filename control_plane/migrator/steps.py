@@ -76,9 +76,9 @@ class Steps:
             for number in range(found["statement"], len(statements)):
                 changed = 1
                 while changed:
+                    debt.report(number + 1, len(statements), rows)
                     if not await self.reins.ready():
                         return False
-                    debt.report(number + 1, len(statements), rows)
                     began = monotonic()
                     with noted(self._label(debt), statements[number].sql, statements[number].line):
                         changed = await self._do(connection, debt, number, statements[number])
