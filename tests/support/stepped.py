@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from control_plane.registry.models import Home
 from control_plane.settings import Settings
 from control_plane.templates import Template
+from tests.support.fleet import Fleet
 from tests.support.templates import write_sample
 
+_DEBTS = "SELECT version, step, statement, rows FROM tenancy.open_steps WHERE home_id = $1 ORDER BY step"
 _TABLE = """
 CREATE TABLE tb_thing (
     tenant_id uuid NOT NULL DEFAULT tenancy.current_tenant_id(),
@@ -39,7 +42,6 @@ $$;
 _INDEX = """\
 -- CONCURRENTLY, in a comment
 CREATE UNIQUE INDEX CONCURRENTLY tb_thing_name ON tb_thing (tenant_id, name);
-REINDEX INDEX CONCURRENTLY tb_thing_name;
 """
 _FILL = """\
 UPDATE tb_thing SET code = 'of ' || id, touched = touched + 1
@@ -50,13 +52,18 @@ _PROOF = """
 ALTER TABLE tb_thing ADD CONSTRAINT tb_thing_name UNIQUE USING INDEX tb_thing_name,
                      ADD CONSTRAINT coded CHECK (code IS NOT NULL) NOT VALID;
 """
+_PROVED = """
+ALTER TABLE tb_thing VALIDATE CONSTRAINT coded;
+REINDEX INDEX CONCURRENTLY tb_thing_name;
+"""
 _REQUIRED = "ALTER TABLE tb_thing ALTER COLUMN code SET NOT NULL, DROP CONSTRAINT coded;"
 
+ROWS = 25  # of a home
 TOUCHES = 2  # of each row, by both statements of backfill.sql
 VERSIONS = (
     {"expand.sql": _TABLE, "api_v1.sql": _API},
     {"expand.sql": _CODES, "concurrent.sql": _INDEX, "backfill.sql": _FILL},
-    {"expand.sql": _PROOF, "concurrent.sql": "ALTER TABLE tb_thing VALIDATE CONSTRAINT coded;"},
+    {"expand.sql": _PROOF, "concurrent.sql": _PROVED},
     {"expand.sql": _REQUIRED},
 )
 
@@ -69,3 +76,30 @@ def stepped_template(directory: Path) -> Template:
 def with_stepped_template(settings: Settings, directory: Path, share: float = 1.0) -> Settings:
     stepped_template(directory)
     return settings.model_copy(update={"templates": directory, "template": "sample", "backfill_share": share})
+
+
+async def add(fleet: Fleet, slug: str, mode: str = "schema", rows: int = ROWS) -> Home:
+    """A home at version 1 with so many things."""
+    home = await fleet.add(slug, mode)
+    await put(fleet, home, *(f"thing {number}" for number in range(rows)))
+    return home
+
+
+async def put(fleet: Fleet, home: Home, *names: str) -> None:
+    async with fleet.admin(home) as connection, connection.transaction():
+        tenant = await connection.fetchval("SELECT id FROM tenancy.tenants WHERE home_id = $1", home.id)
+        await connection.execute("SET LOCAL ROLE cp_owner")
+        insert = f'INSERT INTO "{home.schema_name}".tb_thing (tenant_id, name) VALUES ($1, $2)'
+        await connection.executemany(insert, [(tenant, name) for name in names])
+
+
+async def things(fleet: Fleet, home: Home, what: str) -> list[object]:
+    """One expression of each thing."""
+    async with fleet.admin(home) as connection, connection.transaction():
+        await connection.execute("SET LOCAL ROLE cp_owner")
+        return [row[0] for row in await connection.fetch(f'SELECT {what} FROM "{home.schema_name}".tb_thing')]
+
+
+async def debts(fleet: Fleet, home: Home) -> list[tuple[object, ...]]:
+    async with fleet.admin(home) as connection:
+        return [tuple(row) for row in await connection.fetch(_DEBTS, home.id)]

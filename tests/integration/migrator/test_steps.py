@@ -20,15 +20,10 @@ from control_plane.migrator.removals import require_minimum
 from control_plane.registry.models import Home, RunHome
 from control_plane.settings import Settings
 from control_plane.templates import Template, Templates
-from tests.integration.migrator.runs import MODES, run
+from tests.integration.migrator.runs import INVALID, MODES, run
 from tests.support.fleet import Fleet
-from tests.support.stepped import TOUCHES, with_stepped_template
+from tests.support.stepped import ROWS, TOUCHES, add, debts, put, things, with_stepped_template
 from tests.support.structure import difference, structure
-
-ROWS = 25
-
-_DEBTS = "SELECT version, step, statement, rows FROM tenancy.open_steps WHERE home_id = $1 ORDER BY step"
-_INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
 
 
 @pytest.fixture
@@ -39,33 +34,6 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 @pytest.fixture
 def template(settings: Settings) -> Template:
     return Templates.load(settings.templates)["sample"]
-
-
-async def add(fleet: Fleet, slug: str, mode: str = "schema", rows: int = ROWS) -> Home:
-    """A home at version 1 with so many things."""
-    home = await fleet.add(slug, mode)
-    await put(fleet, home, *(f"thing {number}" for number in range(rows)))
-    return home
-
-
-async def put(fleet: Fleet, home: Home, *names: str) -> None:
-    async with fleet.admin(home) as connection, connection.transaction():
-        tenant = await connection.fetchval("SELECT id FROM tenancy.tenants WHERE home_id = $1", home.id)
-        await connection.execute("SET LOCAL ROLE cp_owner")
-        insert = f'INSERT INTO "{home.schema_name}".tb_thing (tenant_id, name) VALUES ($1, $2)'
-        await connection.executemany(insert, [(tenant, name) for name in names])
-
-
-async def things(fleet: Fleet, home: Home, what: str) -> list[object]:
-    """One expression of each thing."""
-    async with fleet.admin(home) as connection, connection.transaction():
-        await connection.execute("SET LOCAL ROLE cp_owner")
-        return [row[0] for row in await connection.fetch(f'SELECT {what} FROM "{home.schema_name}".tb_thing')]
-
-
-async def debts(fleet: Fleet, home: Home) -> list[tuple[object, ...]]:
-    async with fleet.admin(home) as connection:
-        return [tuple(row) for row in await connection.fetch(_DEBTS, home.id)]
 
 
 async def stopped_in_backfill(fleet: Fleet, rows: int = 1) -> None:
@@ -109,10 +77,10 @@ async def test_steps_are_done_before_the_next_version_and_end_in_what_new_homes_
     assert await debts(fleet, home) == []
     assert [(each.version, each.step, each.statement, each.rows) for each in told] == [
         (2, "concurrent", 1, 0),
-        (2, "concurrent", 2, 0),
         *((2, "backfill", 1, rows) for rows in (0, 10, 20, 25)),
         *((2, "backfill", 2, 25 + rows) for rows in (0, 20, 25)),
         (3, "concurrent", 1, 0),
+        (3, "concurrent", 2, 0),
     ]
     (outcome,) = outcomes
     assert outcome.touched is not None
@@ -195,7 +163,7 @@ async def test_a_build_that_fails_is_told_and_leaves_nothing_invalid(fleet: Flee
     assert [await fleet.version(home) for home in (bad, good)] == [2, 4]
     assert await fleet.copied_version(bad) == 2
     async with fleet.admin() as connection, connection.transaction():
-        assert await connection.fetch(_INVALID) == []
+        assert await connection.fetch(INVALID) == []
         await connection.execute("SET LOCAL ROLE cp_owner")
         await connection.execute(f"UPDATE \"{bad.schema_name}\".tb_thing SET name = id::text WHERE name = 'thing 1'")
     result, outcomes = await run(fleet)
