@@ -25,6 +25,11 @@ from tests.support.fleet import Fleet
 from tests.support.stepped import ROWS, TOUCHES, add, debts, put, things, with_stepped_template
 from tests.support.structure import difference, structure
 
+_HELD = """
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
@@ -150,6 +155,26 @@ async def test_a_paused_run_changes_no_row_until_it_may_go_on(fleet: Fleet) -> N
     reins.go_on()
     await running
     assert [each.status for each in outcomes] == ["done"]
+
+
+async def test_nothing_of_a_step_is_left_in_the_session(fleet: Fleet) -> None:
+    homes = [await add(fleet, slug, rows=1) for slug in ("one", "two")]
+    reins, done = Reins(), asyncio.Event()
+
+    def report(_: HomeResult) -> None:
+        if not done.is_set():
+            reins.pause()
+        done.set()
+
+    plan = await plan_migration(fleet.databases, fleet.template, Options())
+    job = Job(fleet.databases, fleet.template, 4, reins, report)
+    running = asyncio.create_task(Lane(job, fleet.cluster, plan.homes).run(1))
+    await done.wait()
+    async with fleet.admin() as other:
+        assert await other.fetchval(_HELD) == 0
+    reins.go_on()
+    await running
+    assert [await fleet.version(home) for home in homes] == [4, 4]
 
 
 async def test_a_build_that_fails_is_told_and_leaves_nothing_invalid(fleet: Fleet) -> None:
