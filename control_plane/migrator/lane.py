@@ -252,6 +252,8 @@ class Lane:
         if verdict is Verdict.WAIT or (verdict is Verdict.HELD and await self._owes(link, task)):
             # Whoever is at it may need long, and is no failure of the home's.
             self._postpone(task, random.uniform(0.5, 1.5) * _HELD)  # noqa: S311
+        elif verdict is Verdict.UNWANTED:
+            self._report(task, "skipped", text=verdict.value)
         elif task.attempt + 1 >= ATTEMPTS or verdict is Verdict.FAIL:
             self._report(task, "failed", error, await self._explain(link, task, error))
         elif verdict is Verdict.REPLAN:

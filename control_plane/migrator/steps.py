@@ -65,8 +65,8 @@ class Steps:
     async def pay(self, link: Link, debt: Debt) -> bool:
         """Work a debt off; False when the run was stopped in the middle of it.
 
-        Raises what the server says, noted with its place; CP002 where another session holds the home, CP005 where as
-        many indexes as may be are being built.
+        Raises what the server says, noted with its place: CP002 where another session holds the home, CP005 where as
+        many indexes as may be are being built, CP006 where the tenant is being deleted.
         """
         async with _session(link, debt) as connection:
             found = await connection.fetchrow(_DEBT, *debt.key)

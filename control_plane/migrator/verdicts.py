@@ -13,6 +13,7 @@ class Verdict(Enum):
     RETRY = "the home is busy or the server is short of something"
     HELD = "another session migrates the home"
     WAIT = "as many indexes are being built in the database as may be"
+    UNWANTED = "the tenant is being deleted"
     REPLAN = "the home is not at the version it was planned from"
     LOST = "the connection broke; whether the home was migrated is not known"
     FAIL = "the home cannot take the script"
@@ -24,7 +25,12 @@ class Verdict(Enum):
 _LOCK_SECONDS = (0.1, 0.3, 1.0)
 ATTEMPTS = len(_LOCK_SECONDS) + 1
 
-_OURS = {"CP001": Verdict.REPLAN, "CP002": Verdict.HELD, "CP005": Verdict.WAIT}
+_OURS = {
+    "CP001": Verdict.REPLAN,
+    "CP002": Verdict.HELD,
+    "CP005": Verdict.WAIT,
+    "CP006": Verdict.UNWANTED,
+}
 _BUSY = {
     "55P03",  # lock_not_available
     "40P01",  # deadlock_detected

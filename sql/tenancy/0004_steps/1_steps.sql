@@ -4,6 +4,7 @@
 --   CP001  something is owed, or what is noted is not owed (any more): look again
 --   CP002  another session holds the home: come back later
 --   CP005  as many indexes are being built in this database as may be: come back later
+--   CP006  the tenant is being deleted, which waits for the home: let it go
 
 CREATE TABLE open_steps (
     home_id uuid NOT NULL REFERENCES homes ON UPDATE CASCADE ON DELETE CASCADE,
@@ -35,6 +36,21 @@ BEGIN
 END
 $$;
 
+-- A step can take hours, and who deletes the tenant waits for whoever holds the home.
+CREATE FUNCTION require_wanted(home uuid) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM tenancy.tenants t JOIN tenancy.homes h ON h.id = t.home_id
+        WHERE h.id = home AND h.isolation <> 'shared' AND t.state = 'deleting'
+    ) THEN
+        RAISE EXCEPTION 'the tenant is being deleted' USING ERRCODE = 'CP006';
+    END IF;
+END
+$$;
+
 -- For the session, under the key of begin_migration(): a step has many transactions, or none.
 CREATE FUNCTION hold_home(home uuid) RETURNS void
 LANGUAGE plpgsql
@@ -44,11 +60,12 @@ BEGIN
     IF NOT pg_try_advisory_lock(hashtextextended('tenancy.home:' || home::text, 0)) THEN
         RAISE EXCEPTION 'another migration holds the home' USING ERRCODE = 'CP002';
     END IF;
+    PERFORM tenancy.require_wanted(home);
 END
 $$;
 
--- For the session: one of two places. Each build waits for all transactions of its database that began before it, so more
--- of them would mostly wait, with a core and the disk's bandwidth each while they do not.
+-- For the session: one of two places. A build reads and writes as fast as the disk lets it, and waits for all transactions
+-- of its database that began before it: more of them would take from requests what they gain.
 CREATE FUNCTION hold_build() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -69,6 +86,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM tenancy.require_wanted(home);
     UPDATE tenancy.open_steps AS s
     SET statement = done, rows = s.rows + changed
     WHERE s.home_id = home AND s.version = note_step.version AND s.step = note_step.step;

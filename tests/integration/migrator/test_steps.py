@@ -20,7 +20,7 @@ from control_plane.migrator.removals import require_minimum
 from control_plane.registry.models import Home, RunHome
 from control_plane.settings import Settings
 from control_plane.templates import Template, Templates
-from tests.integration.migrator.runs import INVALID, MODES, run
+from tests.integration.migrator.runs import INVALID, MODES, run, until
 from tests.support.fleet import Fleet
 from tests.support.stepped import ROWS, TOUCHES, add, debts, put, things, with_stepped_template
 from tests.support.structure import difference, structure
@@ -232,7 +232,8 @@ async def test_a_contract_waits_for_steps_of_the_version_before_it(fleet: Fleet,
 
 _OLDER = """
 DROP TABLE tenancy.open_steps;
-DROP FUNCTION tenancy.owe_steps, tenancy.require_steps_done, tenancy.hold_home, tenancy.hold_build, tenancy.note_step,
+DROP FUNCTION tenancy.owe_steps, tenancy.require_steps_done, tenancy.hold_home, tenancy.hold_build,
+              tenancy.require_wanted, tenancy.note_step,
               tenancy.finish_step;
 DELETE FROM tenancy.versions WHERE version = 4;
 """
@@ -248,3 +249,28 @@ async def test_a_database_of_the_release_before_is_read_and_brought_up(fleet: Fl
     assert (len(plan.homes), len(plan.outdated), plan.unreached) == (1, 1, ())
     assert (await run(fleet))[0].status == "done"
     assert await things(fleet, home, "touched") == [TOUCHES] * ROWS
+
+
+async def test_whoever_deletes_a_tenant_does_not_wait_for_the_end_of_its_backfill(fleet: Fleet) -> None:
+    home = await add(fleet, "acme")
+    reins, paused = Reins(), asyncio.Event()
+
+    def listen(event: StepProgress) -> None:
+        if event.rows:
+            reins.pause()
+            paused.set()
+
+    outcomes: list[HomeResult] = []
+    plan = await plan_migration(fleet.databases, fleet.template, Options())
+    job = Job(fleet.databases, fleet.template, 4, reins, outcomes.append, listen)
+    running = asyncio.create_task(Lane(job, fleet.cluster, plan.homes).run(1))
+    await paused.wait()
+    async with fleet.admin() as watch, fleet.admin() as deleter:
+        await deleter.execute("UPDATE tenancy.tenants SET state = 'deleting' WHERE home_id = $1", home.id)
+        dropped = asyncio.create_task(deleter.execute("SELECT tenancy.drop_home($1)", home.id))
+        await until(watch, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
+        reins.go_on()
+        await dropped
+    await running
+    assert [(each.status, each.error) for each in outcomes] == [("skipped", "the tenant is being deleted")]
+    assert await fleet.version(home) is None
