@@ -201,10 +201,9 @@ class Lane:
                 )
             )
 
-        def advance(rows: int) -> None:
+        def advance(touched: Touched) -> None:
             task.attempt = 0
-            if rows:
-                task.touch(Touched({}, rows))
+            task.touch(touched)
 
         debt = Debt(home, task.version, step, self._lock_timeout(task), report, advance)
         if not await self._job.steps.pay(link, debt):
@@ -262,10 +261,10 @@ class Lane:
             self._requeue(task, pause(task.attempt))
 
     async def _explain(self, link: Link, task: _Task, error: BaseException) -> str:
+        if isinstance(error, asyncpg.PostgresError) and task.owed:
+            return described(error)
         if not isinstance(error, asyncpg.PostgresError) or judge(error) is not Verdict.FAIL:
             return _text(error)
-        if task.owed:
-            return described(error)
         try:
             connection = await link.to(task.home.place.database)
             return await self._job.explainer.explain(

@@ -19,6 +19,7 @@ from control_plane.migrator.link import Link
 from control_plane.migrator.places import noted
 from control_plane.migrator.plan import DueHome
 from control_plane.migrator.reins import Reins
+from control_plane.migrator.results import Touched
 from control_plane.templates import Template
 from control_plane.templates.script import quote
 
@@ -38,7 +39,7 @@ _RESET = "RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all()"
 class Debt:
     """A step that `home` owes; `lock_timeout` in seconds is for each batch.
 
-    `report(statement, statements, rows)` tells what is under way, and `advance(rows)` that something was done for good.
+    `report(statement, statements, rows)` tells what is under way, and `advance` what was done for good.
     """
 
     home: DueHome
@@ -46,7 +47,7 @@ class Debt:
     step: str
     lock_timeout: float
     report: Callable[[int, int, int], None]
-    advance: Callable[[int], None]
+    advance: Callable[[Touched], None]
 
     @property
     def key(self) -> tuple[UUID, int, str]:
@@ -82,7 +83,7 @@ class Steps:
                     began = monotonic()
                     with noted(self._label(debt), statements[number].sql, statements[number].line):
                         changed = await self._do(connection, debt, number, statements[number])
-                    debt.advance(changed)
+                    debt.advance(_touched(statements[number], changed))
                     rows += changed
                     if changed:
                         await self.reins.sleep((monotonic() - began) * (1 / self.share - 1))
@@ -112,6 +113,11 @@ class Steps:
 
     def _label(self, debt: Debt) -> str:
         return f"{self.template.version(debt.version).name}/{debt.step}.sql"
+
+
+def _touched(statement: Apart, rows: int) -> Touched:
+    built = [statement.name] if statement.kind == "build" else []
+    return Touched({"tables": [], "views": [], "indexes": built, "functions": []}, rows)
 
 
 @asynccontextmanager

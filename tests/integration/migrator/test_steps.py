@@ -90,6 +90,8 @@ async def test_steps_are_done_before_the_next_version_and_end_in_what_new_homes_
     (outcome,) = outcomes
     assert outcome.touched is not None
     assert (outcome.reached, outcome.touched.rows) == (4, TOUCHES * ROWS)
+    assert outcome.touched.objects["indexes"] == ["tb_thing_name"]
+    assert outcome.touched.objects["functions"] == ["fn_number_things"]
 
     new = await new_home(fleet, mode)
     async with fleet.admin(home) as upgraded, fleet.admin(new) as fresh:
