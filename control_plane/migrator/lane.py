@@ -151,12 +151,13 @@ class Lane:
         return None
 
     async def _migrate(self, link: Link, task: _Task) -> bool:
-        """To the target, version by version; False when the run was stopped, or the home waits for a build to end."""
+        """To the target, version by version; False when the home is put back: it waits for a build, or the run does."""
         database = task.home.place.database
         while task.owed or task.version < self._job.target:
             if not task.owed:
                 await self._transact(link, task)
-            elif task.owed[0] == "concurrent":
+                continue
+            if task.owed[0] == "concurrent":
                 if self._builds[database] >= _BUILDS:
                     self._blocked.setdefault(database, deque()).append(task)
                     return False
@@ -166,9 +167,10 @@ class Lane:
                 finally:
                     self._builds[database] -= 1
                     self._freed.set()
-                if not through:
-                    return False
-            elif not await self._pay(link, task):
+            else:
+                through = await self._pay(link, task)
+            if not through:
+                self._postpone(task, 0.0)
                 return False
         return True
 
@@ -183,7 +185,7 @@ class Lane:
         return None
 
     async def _pay(self, link: Link, task: _Task) -> bool:
-        """The first of the steps that the home owes; False when the run was stopped in the middle of it."""
+        """The first of the steps that the home owes; False when the run was stopped or paused in the middle of it."""
         home, step = task.home, task.owed[0]
 
         def report(statement: int, statements: int, rows: int) -> None:

@@ -28,6 +28,11 @@ class Reins:
     def stopped(self) -> bool:
         return self.stop.is_set()
 
+    @property
+    def held_back(self) -> bool:
+        """Whether nothing may be begun now."""
+        return self.stopped or not self._open.is_set()
+
     def halt(self, reason: str) -> None:
         if not self.stopped:
             self.reason = reason

@@ -64,7 +64,7 @@ class Steps:
     _statements: dict[tuple[int, str], list[Apart]] = field(default_factory=dict)
 
     async def pay(self, link: Link, debt: Debt) -> bool:
-        """Work a debt off; False when the run was stopped in the middle of it.
+        """Work a debt off; False when the run was stopped or paused in the middle of it, and the home let go.
 
         Raises what the server says, noted with its place: CP002 where another session holds the home, CP005 where as
         many indexes as may be are being built, CP006 where the tenant is being deleted.
@@ -78,10 +78,10 @@ class Steps:
                 changed = 1
                 while changed:
                     debt.report(number + 1, len(statements), rows)
-                    if not await self.reins.ready():
+                    if self.reins.held_back:
                         return False
                     began = monotonic()
-                    with noted(self._label(debt), statements[number].sql, statements[number].line):
+                    with noted(self._label(debt.version, debt.step), statements[number].sql, statements[number].line):
                         changed = await self._do(connection, debt, number, statements[number])
                     debt.advance(_touched(statements[number], changed))
                     rows += changed
@@ -106,13 +106,12 @@ class Steps:
         from control_plane.templates.lint.apart import apart  # with PostgreSQL's parser, which takes a moment
 
         if (version, step) not in self._statements:
-            of_version = self.template.version(version)
-            label = f"{of_version.name}/{step}.sql"
-            self._statements[version, step] = apart(label, of_version.beside.get(step, ""))
+            sql = self.template.version(version).beside.get(step, "")
+            self._statements[version, step] = apart(self._label(version, step), sql)
         return self._statements[version, step]
 
-    def _label(self, debt: Debt) -> str:
-        return f"{self.template.version(debt.version).name}/{debt.step}.sql"
+    def _label(self, version: int, step: str) -> str:
+        return f"{self.template.version(version).name}/{step}.sql"
 
 
 def _touched(statement: Apart, rows: int) -> Touched:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
+import psycopg
 import pytest
 from sqlalchemy import select
 
@@ -20,7 +21,7 @@ from control_plane.migrator.removals import require_minimum
 from control_plane.registry.models import Home, RunHome
 from control_plane.settings import Settings
 from control_plane.templates import Template, Templates
-from tests.integration.migrator.runs import INVALID, MODES, run, until
+from tests.integration.migrator.runs import INVALID, MODES, run
 from tests.support.fleet import Fleet
 from tests.support.stepped import ROWS, TOUCHES, add, debts, put, things, with_stepped_template
 from tests.support.structure import difference, structure
@@ -154,6 +155,8 @@ async def test_a_paused_run_changes_no_row_until_it_may_go_on(fleet: Fleet) -> N
     await paused.wait()
     await asyncio.sleep(0.2)  # nothing goes on by itself
     assert (await debts(fleet, home), outcomes) == ([(2, "backfill", 0, 10)], [])
+    async with fleet.admin() as other:
+        await other.execute("SELECT tenancy.hold_home($1)", home.id)  # nor keeps it the home from others
     reins.go_on()
     await running
     assert [each.status for each in outcomes] == ["done"]
@@ -255,24 +258,20 @@ async def test_a_database_of_the_release_before_is_read_and_brought_up(fleet: Fl
 
 async def test_whoever_deletes_a_tenant_does_not_wait_for_the_end_of_its_backfill(fleet: Fleet) -> None:
     home = await add(fleet, "acme")
-    reins, paused = Reins(), asyncio.Event()
+    dsn = fleet.databases.box.open(fleet.cluster.dsn)
+    dropped: list[asyncio.Task[str]] = []
 
-    def listen(event: StepProgress) -> None:
-        if event.rows:
-            reins.pause()
-            paused.set()
+    def listen(event: Event) -> None:
+        if isinstance(event, StepProgress) and event.rows and not dropped:  # a batch is done, and the next one comes
+            with psycopg.connect(dsn, dbname=fleet.cluster.database) as connection:
+                connection.execute("UPDATE tenancy.tenants SET state = 'deleting' WHERE home_id = %s", [home.id])
+            dropped.append(asyncio.create_task(deleter.execute("SELECT tenancy.drop_home($1)", home.id)))
+        elif isinstance(event, HomeResult):
+            outcomes.append(event)
 
     outcomes: list[HomeResult] = []
-    plan = await plan_migration(fleet.databases, fleet.template, Options())
-    job = Job(fleet.databases, fleet.template, 4, reins, outcomes.append, listen)
-    running = asyncio.create_task(Lane(job, fleet.cluster, plan.homes).run(1))
-    await paused.wait()
-    async with fleet.admin() as watch, fleet.admin() as deleter:
-        await deleter.execute("UPDATE tenancy.tenants SET state = 'deleting' WHERE home_id = $1", home.id)
-        dropped = asyncio.create_task(deleter.execute("SELECT tenancy.drop_home($1)", home.id))
-        await until(watch, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
-        reins.go_on()
-        await dropped
-    await running
+    async with fleet.admin() as deleter:
+        await migrate_all(fleet.databases, fleet.template, Options(), listener=listen)
+        await dropped[0]
     assert [(each.status, each.error) for each in outcomes] == [("skipped", "the tenant is being deleted")]
     assert await fleet.version(home) is None
