@@ -14,7 +14,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult, Started, Waiting, Wave, WaveBegun
+from control_plane.migrator import (
+    Event,
+    HomeResult,
+    Plan,
+    Planned,
+    RunResult,
+    Started,
+    StepProgress,
+    Waiting,
+    Wave,
+    WaveBegun,
+)
 
 if TYPE_CHECKING:
     from control_plane.migrator.locks import VersionLocks
@@ -84,6 +95,11 @@ class LineReport:
                 typer.echo(str(event.plan))
             self._spoke = monotonic()
             return
+        if isinstance(event, StepProgress):
+            if monotonic() - self._spoke >= _SECONDS_BETWEEN_LINES:
+                self._spoke = monotonic()
+                typer.echo(_step(event))
+            return
         if not isinstance(event, HomeResult):
             typer.echo(_news(event))
             return
@@ -111,7 +127,10 @@ class _RateColumn(ProgressColumn):
 
 
 class ScreenReport:
-    """For a terminal: one bar per cluster with done, failed, left, rate and time to go; failures above the bars."""
+    """For a terminal: one bar per cluster with done, failed, left, rate, time to go and the step that a home is at.
+
+    Failures stand above the bars.
+    """
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
@@ -123,6 +142,7 @@ class ScreenReport:
             TextColumn("{task.fields[left]} left"),
             _RateColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[step]}", markup=False),
             console=self._console,
         )
         self._bars: dict[str, TaskID] = {}
@@ -147,6 +167,8 @@ class ScreenReport:
             self._plan(event.plan)
         elif isinstance(event, HomeResult):
             self._home(event)
+        elif isinstance(event, StepProgress):
+            self._progress.update(self._bars[event.cluster], step=_step(event))
         else:
             self._progress.console.print(Text(_news(event)))
 
@@ -160,7 +182,9 @@ class ScreenReport:
             if cluster in self._bars:
                 self._progress.update(self._bars[cluster], total=counts["planned"])
             else:
-                self._bars[cluster] = self._progress.add_task(cluster, total=homes, done=0, failed=0, left=homes)
+                self._bars[cluster] = self._progress.add_task(
+                    cluster, total=homes, done=0, failed=0, left=homes, step=""
+                )
         self._progress.start()
 
     def _home(self, result: HomeResult) -> None:
@@ -174,6 +198,7 @@ class ScreenReport:
             done=counts["done"],
             failed=counts["failed"],
             left=counts["planned"] - finished,
+            step="",
         )
         if result.status == "failed":
             self._failures += 1
@@ -236,6 +261,14 @@ def _news(event: Started | WaveBegun | Waiting) -> str:
     return f"wave {event.name} is through; to go on: cp migrate resume {str(event.run_id)[:8]}"
 
 
+def _step(progress: StepProgress) -> str:
+    rows = f", {progress.rows:,} rows so far" if progress.step == "backfill" else ""
+    return (
+        f"{progress.label} on {progress.cluster}: {progress.step}.sql of version {progress.version}, "
+        f"statement {progress.statement} of {progress.statements}{rows}"
+    )
+
+
 def _failure(result: HomeResult) -> str:
     code = f" [{result.sqlstate}]" if result.sqlstate else ""
-    return f"failed: {result.label} on {result.cluster} stays at version {result.from_version}: {result.error}{code}"
+    return f"failed: {result.label} on {result.cluster} stays at version {result.reached}: {result.error}{code}"

@@ -117,7 +117,10 @@ def join(ref: Ref = "last", json: Json = False) -> None:
 
 @app.command()
 def status(template: TemplateName = None, json: Json = False) -> None:
-    """How many homes of each cluster and isolation are at which version; exit 1 when a database did not answer."""
+    """How many homes of each cluster and isolation are at which version, and how many owe steps of it.
+
+    Exit 1 when a database did not answer.
+    """
 
     async def work(settings: Settings) -> tuple[list[VersionCount], list[Unreached]]:
         async with open_control_plane(settings) as plane:
@@ -128,7 +131,7 @@ def status(template: TemplateName = None, json: Json = False) -> None:
     if json:
         print_json({"versions": counts, "unreached": missing})
     else:
-        columns = ("cluster", "template", "isolation", "version", "homes", "tenants")
+        columns = ("cluster", "template", "isolation", "version", "homes", "tenants", "owing")
         print_table(columns, ([getattr(count, column) for column in columns] for count in counts))
         for each in missing:
             typer.echo(f"not reached: {each['cluster']}, database {each['database']}: {each['error']}", err=True)

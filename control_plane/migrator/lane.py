@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
-from collections import deque
+import random
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -15,11 +16,14 @@ import asyncpg
 
 from control_plane.errors import ClusterUnavailable, ExtensionUnavailable
 from control_plane.isolation.extensions import install_extensions
+from control_plane.migrator.debts import standing
 from control_plane.migrator.explain import Explainer
 from control_plane.migrator.link import Link
+from control_plane.migrator.places import described
 from control_plane.migrator.plan import DueHome
 from control_plane.migrator.reins import Reins
-from control_plane.migrator.results import HomeResult, Touched
+from control_plane.migrator.results import HomeResult, StepProgress, Touched
+from control_plane.migrator.steps import Debt, Steps
 from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, pause, sqlstate_of
 from control_plane.pools.connect import UNREACHABLE
 from control_plane.pools.databases import Databases
@@ -35,11 +39,15 @@ _FAILURES: tuple[type[BaseException], ...] = (
 _LOSSES = 10  # lost connections in a row after which the cluster is given up: some 25 seconds
 _TOUCHED = "CP004"  # the message of stamp_migration() that says what was touched
 _NOTE = "INSERT INTO tenancy.manifests (template, version, manifest) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
-_VERSION = "SELECT version FROM tenancy.homes WHERE id = $1"
+_BUILDS = 2  # at a time in a database, as hold_build() has it for all runners together
+_HELD = 1.0  # seconds until a home that somebody else is at is looked at again
 
 
 class Job:
-    """What all lanes of a run share. `report` takes each outcome, once per home; `reins` hold back."""
+    """What all lanes of a run share. `report` takes each outcome, once per home; `reins` hold back.
+
+    `progress` hears of homes that are at a step beside a transaction.
+    """
 
     def __init__(
         self,
@@ -48,6 +56,7 @@ class Job:
         target: int,
         reins: Reins,
         report: Callable[[HomeResult], None],
+        progress: Callable[[StepProgress], None] = lambda _: None,
     ) -> None:
         self.databases = databases
         self.template = template
@@ -55,32 +64,39 @@ class Job:
         self.lock_timeout = databases.settings.lock_timeout
         self.reins = reins
         self.report = report
+        self.progress = progress
+        self.steps = Steps(template, reins, databases.settings.backfill_share)
         self.explainer = Explainer()
         self._scripts: dict[int, Script] = {}
 
     def script(self, version: int) -> Script:
-        """From `version` to the target, compiled once."""
+        """The next stage from `version` on the way to the target."""
         if version not in self._scripts:
-            self._scripts[version] = self.template.script(version, self.target)
+            self._scripts[version] = self.template.stages(version, self.target)[0]
         return self._scripts[version]
 
     async def prepare(self, connection: asyncpg.Connection) -> None:
         """What the homes of a database share: else each would wait for the transaction of the one that brings it."""
         await install_extensions(connection, self.template)
-        manifest = self.script(self.target - 1).manifest
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = '{int(self.lock_timeout * 1000)}ms'")
-            await connection.execute(_NOTE, self.template.name, self.target, json.dumps(manifest))
+            for stage in self.template.stages(1, self.target):
+                await connection.execute(_NOTE, self.template.name, stage.to_version, json.dumps(stage.manifest))
 
 
 @dataclass(slots=True)
 class _Task:
     home: DueHome
     version: int
-    attempt: int = 0
+    owed: tuple[str, ...]  # steps of that version
+    attempt: int = 0  # since something was done for good
+    attempts: int = 1
     began: float = 0.0
     seconds: float = 0.0  # of work, over all attempts
     touched: Touched | None = None
+
+    def touch(self, more: Touched) -> None:
+        self.touched = self.touched.plus(more) if self.touched else more
 
 
 class Lane:
@@ -89,8 +105,11 @@ class Lane:
     def __init__(self, job: Job, cluster: Cluster, homes: Sequence[DueHome]) -> None:
         self._job = job
         self._cluster = cluster
-        self._fresh = deque(_Task(home, home.version) for home in homes)
+        self._fresh = deque(_Task(home, home.version, home.owed) for home in homes)
         self._later: list[tuple[float, int, _Task]] = []  # heap by the time of the next attempt
+        self._builds: Counter[str] = Counter()  # by database
+        self._blocked: dict[str, deque[_Task]] = {}  # homes that wait for a build in their database to end
+        self._freed = asyncio.Event()
         self._ticket = count()
         self._losses = 0
 
@@ -105,44 +124,117 @@ class Lane:
             while (task := await self._take()) is not None:
                 task.began = monotonic()
                 try:
-                    await self._migrate(link, task)
+                    through = await self._migrate(link, task)
                 except _FAILURES as error:
                     task.seconds += monotonic() - task.began
                     await self._recover(link, task, error)
                 else:
                     task.seconds += monotonic() - task.began
                     self._losses = 0
-                    self._report(task, "done")
+                    if through:
+                        self._report(task, "done")
 
     async def _take(self) -> _Task | None:
         """The next home; None when there is none. A home that another worker holds comes back through that worker."""
         while await self._job.reins.ready():
-            if self._later and (not self._fresh or self._later[0][0] <= monotonic()):
-                wait = self._later[0][0] - monotonic()
-                if wait <= 0:
-                    return heapq.heappop(self._later)[2]
-                await self._job.reins.sleep(wait)
-            elif self._fresh:
+            wait = self._later[0][0] - monotonic() if self._later else None
+            if wait is not None and wait <= 0:
+                return heapq.heappop(self._later)[2]
+            if (task := self._unblocked()) is not None:
+                return task
+            if self._fresh:
                 return self._fresh.popleft()
-            else:
+            if wait is None and not self._blocked:
                 return None
+            self._freed.clear()
+            await self._job.reins.sleep(wait, self._freed)
         return None
 
-    async def _migrate(self, link: Link, task: _Task) -> None:
+    async def _migrate(self, link: Link, task: _Task) -> bool:
+        """To the target, version by version; False when the home is put back: it waits for a build, or the run does."""
+        database = task.home.place.database
+        while task.owed or task.version < self._job.target:
+            if not task.owed:
+                await self._transact(link, task)
+                continue
+            if task.owed[0] == "concurrent":
+                if self._builds[database] >= _BUILDS:
+                    self._blocked.setdefault(database, deque()).append(task)
+                    return False
+                self._builds[database] += 1
+                try:
+                    through = await self._pay(link, task)
+                finally:
+                    self._builds[database] -= 1
+                    self._freed.set()
+            else:
+                through = await self._pay(link, task)
+            if not through:
+                self._postpone(task, 0.0)
+                return False
+        return True
+
+    def _unblocked(self) -> _Task | None:
+        """A home that waited for a build to end, when one has."""
+        for database, tasks in self._blocked.items():
+            if self._builds[database] < _BUILDS:
+                task = tasks.popleft()
+                if not tasks:
+                    del self._blocked[database]
+                return task
+        return None
+
+    async def _pay(self, link: Link, task: _Task) -> bool:
+        """The first of the steps that the home owes; False when the run was stopped or paused in the middle of it."""
+        home, step = task.home, task.owed[0]
+
+        def report(statement: int, statements: int, rows: int) -> None:
+            self._job.progress(
+                StepProgress(
+                    cluster=self._cluster.name,
+                    slug=home.slug,
+                    label=home.label,
+                    home_id=home.home_id,
+                    version=task.version,
+                    step=step,
+                    statement=statement,
+                    statements=statements,
+                    rows=rows,
+                )
+            )
+
+        def advance(touched: Touched) -> None:
+            task.attempt = 0
+            task.touch(touched)
+
+        debt = Debt(home, task.version, step, self._lock_timeout(task), report, advance)
+        if not await self._job.steps.pay(link, debt):
+            return False
+        task.owed = task.owed[1:]
+        return True
+
+    async def _transact(self, link: Link, task: _Task) -> None:
+        """The message of the next stage."""
         home, job = task.home, self._job
+        script = job.script(task.version)
         connection = await link.to(home.place.database)
-        message = job.script(task.version).message(home.home_id, home.schema_name, self._lock_timeout(task))
+        message = script.message(home.home_id, home.schema_name, self._lock_timeout(task))
+
+        heard: list[Touched] = []
 
         def listen(_: object, said: asyncpg.PostgresLogMessage) -> None:
             if said.sqlstate == _TOUCHED:
                 objects = json.loads(said.message)
-                task.touched = Touched(rows=objects.pop("rows"), objects=objects)
+                heard.append(Touched(rows=objects.pop("rows"), objects=objects))
 
         connection.add_log_listener(listen)
         try:
             await connection.execute(message)
         finally:
             connection.remove_log_listener(listen)
+        for touched in heard:
+            task.touch(touched)
+        task.version, task.owed, task.attempt = script.to_version, script.beside, 0
 
     def _lock_timeout(self, task: _Task) -> float:
         return lock_timeout(task.attempt, self._job.lock_timeout)
@@ -158,7 +250,12 @@ class Lane:
             await self._job.reins.sleep(min(0.2 * 2**self._losses, 5.0))
         else:
             self._losses = 0
-        if task.attempt + 1 >= ATTEMPTS or verdict is Verdict.FAIL:
+        if verdict is Verdict.WAIT or (verdict is Verdict.HELD and await self._owes(link, task)):
+            # Whoever is at it may need long, and is no failure of the home's.
+            self._postpone(task, random.uniform(0.5, 1.5) * _HELD)  # noqa: S311
+        elif verdict is Verdict.UNWANTED:
+            self._report(task, "skipped", text=verdict.value)
+        elif task.attempt + 1 >= ATTEMPTS or verdict is Verdict.FAIL:
             self._report(task, "failed", error, await self._explain(link, task, error))
         elif verdict is Verdict.REPLAN:
             await self._replan(link, task)
@@ -166,6 +263,8 @@ class Lane:
             self._requeue(task, pause(task.attempt))
 
     async def _explain(self, link: Link, task: _Task, error: BaseException) -> str:
+        if isinstance(error, asyncpg.PostgresError) and task.owed:
+            return described(error)
         if not isinstance(error, asyncpg.PostgresError) or judge(error) is not Verdict.FAIL:
             return _text(error)
         try:
@@ -181,29 +280,45 @@ class Lane:
         """Another runner or a lost answer moved the home: see where it is now."""
         try:
             connection = await link.to(task.home.place.database)
-            version = await connection.fetchval(_VERSION, task.home.home_id)
+            found = await standing(connection, task.home.home_id)
         except _FAILURES as error:
             await self._recover(link, task, error)
             return
-        if version is None:
+        if found is None:
             self._report(task, "skipped", text="the home is gone")
-        elif version > self._job.target:
-            self._report(task, "skipped", text=f"the home is at version {version} by now")
-        elif version == self._job.target:
+            return
+        task.version, task.owed = found
+        if task.version > self._job.target:
+            self._report(task, "skipped", text=f"the home is at version {task.version} by now")
+        elif task.version == self._job.target and not task.owed:
             self._report(task, "done")
         else:
-            task.version = version
             self._requeue(task, 0.0)
+
+    async def _owes(self, link: Link, task: _Task) -> bool:
+        """Whether the home owes steps, which whoever holds it is working off."""
+        try:
+            found = await standing(await link.to(task.home.place.database), task.home.home_id)
+        except _FAILURES:
+            await link.close()
+            return False
+        return found is not None and bool(found.owed)
 
     def _requeue(self, task: _Task, wait: float) -> None:
         task.attempt += 1
+        task.attempts += 1
+        self._postpone(task, wait)
+
+    def _postpone(self, task: _Task, wait: float) -> None:
         heapq.heappush(self._later, (monotonic() + wait, next(self._ticket), task))
 
     def _give_up(self, task: _Task, error: BaseException) -> None:
         """The cluster is gone: its other homes would only wait for the same answer."""
-        waiting = [task, *self._fresh, *(later for _, _, later in self._later)]
+        blocked = (each for tasks in self._blocked.values() for each in tasks)
+        waiting = [task, *self._fresh, *(later for _, _, later in self._later), *blocked]
         self._fresh.clear()
         self._later.clear()
+        self._blocked.clear()
         for each in waiting:
             self._report(each, "failed", error, _text(error))
 
@@ -218,9 +333,10 @@ class Lane:
                 isolation=home.isolation,
                 from_version=home.version,
                 to_version=self._job.target,
+                reached=task.version,
                 status=status,  # type: ignore[arg-type]
                 milliseconds=round(task.seconds * 1000),
-                attempts=task.attempt + 1,
+                attempts=task.attempts,
                 sqlstate=sqlstate_of(error) if error else None,
                 error=text,
                 touched=task.touched if status == "done" else None,

@@ -11,10 +11,11 @@ from uuid import UUID
 import asyncpg
 
 from control_plane.errors import BadRequest, ClusterUnavailable, TenantNotFound, VersionConflict
+from control_plane.migrator.debts import fetch, in_order
 from control_plane.pools.databases import Databases
 from control_plane.registry.fleet import Fleet, Place, read_fleet
 from control_plane.settings import shipped
-from control_plane.templates import Script, Template
+from control_plane.templates import Template
 
 _HOMES = (shipped("sql") / "migrator" / "homes.sql").read_text()
 PLAN_CONNECTIONS = 8  # that ask at the same time, over all clusters
@@ -22,7 +23,7 @@ PLAN_CONNECTIONS = 8  # that ask at the same time, over all clusters
 
 @dataclass(frozen=True, slots=True)
 class DueHome:
-    """A home that is behind the target."""
+    """A home that is behind the target, or owes steps of its version."""
 
     place: Place
     home_id: UUID
@@ -32,6 +33,7 @@ class DueHome:
     slug: str | None  # of the tenant; None for a shared home
     tenants: int
     pages: int = 0  # of 8 KiB, in its tables: as of the last VACUUM or ANALYZE
+    owed: tuple[str, ...] = ()  # the steps, in their order
 
     @property
     def label(self) -> str:
@@ -48,24 +50,24 @@ class Unreached:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Homes that run the same script in the same way."""
+    """Homes that run the same scripts in the same way; `owing` of them have steps of their version to finish first."""
 
     cluster: str
     isolation: str
     from_version: int
     homes: int
     tenants: int
+    owing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The homes that are behind, dedicated ones first, and one compiled script per version found."""
+    """The homes that are behind or owe steps, dedicated ones first."""
 
     template: Template
     target: int
     homes: tuple[DueHome, ...]
-    scripts: dict[int, Script]  # by the version that it starts from
-    current: int  # homes at the target
+    current: int  # homes at the target that owe nothing
     ahead: int  # homes past it, which nothing here touches
     building: int  # homes in the hands of their provisioner
     deleting: tuple[str, ...]  # slugs
@@ -78,21 +80,26 @@ class Plan:
         """The homes counted by cluster, isolation and version."""
         homes: Counter[tuple[str, str, int]] = Counter()
         tenants: Counter[tuple[str, str, int]] = Counter()
+        owing: Counter[tuple[str, str, int]] = Counter()
         for home in self.homes:
             key = (home.place.cluster.name, home.isolation, home.version)
             homes[key] += 1
             tenants[key] += home.tenants
-        return [Group(*key, homes[key], tenants[key]) for key in sorted(homes)]
+            owing[key] += bool(home.owed)
+        return [Group(*key, homes[key], tenants[key], owing[key]) for key in sorted(homes)]
 
     def __str__(self) -> str:
         if not self.homes:
             return f"nothing to do: {self.current} homes at version {self.target}"
-        lines = [
-            f"{group.cluster}: {group.homes} {group.isolation} homes ({group.tenants} tenants) "
-            f"from version {group.from_version} to {self.target}"
-            for group in self.groups
-        ]
+        lines = [self._described(group) for group in self.groups]
         return "\n".join([*lines, f"{self.current} homes are at version {self.target} already"])
+
+    def _described(self, group: Group) -> str:
+        what = f"{group.cluster}: {group.homes} {group.isolation} homes ({group.tenants} tenants)"
+        if group.from_version == self.target:
+            return f"{what} have steps of version {self.target} to finish"
+        first = f", {group.owing} with steps of version {group.from_version} to finish first" if group.owing else ""
+        return f"{what} from version {group.from_version} to {self.target}{first}"
 
 
 @dataclass(slots=True)
@@ -139,7 +146,7 @@ async def _ask(databases: Databases, gate: asyncio.Semaphore, place: Place, argu
     async with gate:
         try:
             async with databases.admin(place.cluster, place.database, purpose="migrate plan") as connection:
-                return _Answer(place, await connection.fetch(_HOMES, *arguments))
+                return _Answer(place, await fetch(connection, _HOMES, *arguments))
         except ClusterUnavailable as error:
             return _Answer(place, failure=f"{error.message} ({error.details})")
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
@@ -165,7 +172,8 @@ def _assemble(
             if fleet.copies.get(row["home_id"], row["version"]) != row["version"]:
                 copies[row["home_id"]] = row["version"]
             # Version 0 is a home that its provisioner has not built yet.
-            if row["home_id"] in leave_out or not 0 < row["version"] < target:
+            behind = 0 < row["version"] < target or (row["version"] == target and row["owed"])
+            if row["home_id"] in leave_out or not behind:
                 continue
             if row["deleting"] and row["isolation"] != "shared":
                 deleting.append(row["slug"])
@@ -176,7 +184,6 @@ def _assemble(
         template=template,
         target=target,
         homes=tuple(due),
-        scripts={version: template.script(version, target) for version in sorted({home.version for home in due})},
         current=sum(head["current"] for head in heads),
         ahead=sum(head["ahead"] for head in heads),
         building=fleet.building,
@@ -198,6 +205,7 @@ def _due(place: Place, row: asyncpg.Record) -> DueHome:
         slug=slug,
         tenants=row["tenants"],
         pages=row["pages"],
+        owed=in_order(row["owed"]),
     )
 
 

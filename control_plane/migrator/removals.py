@@ -49,9 +49,11 @@ def require_minimum(template: Template, released: int | None, plan: Plan) -> Non
         return
     minimum = contracts[0] - 1
     below = sorted(home.label for home in plan.homes if home.version < minimum)
+    owing = sorted(home.label for home in plan.homes if home.version == minimum and home.owed)
     unknown = sorted(f"{each.place.cluster.name}, database {each.place.database}" for each in plan.unreached)
-    if below or unknown:
+    if below or owing or unknown:
         shown = [f"below version {minimum}: {_first(below)}"] if below else []
+        shown += [f"with steps of version {minimum} to finish: {_first(owing)}"] if owing else []
         shown += [f"not reached: {_first(unknown)}"] if unknown else []
         raise BelowMinimum(
             f"Version {minimum + 1} of template '{template.name}' takes away what earlier versions use, and not every "

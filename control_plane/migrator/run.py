@@ -25,7 +25,16 @@ from control_plane.migrator.options import Options
 from control_plane.migrator.plan import DueHome, Plan, make_plan
 from control_plane.migrator.reins import Reins
 from control_plane.migrator.removals import early_removals, record_override, require_minimum, require_sunset
-from control_plane.migrator.results import Event, HomeResult, Planned, RunResult, Started, Waiting, WaveBegun
+from control_plane.migrator.results import (
+    Event,
+    HomeResult,
+    Planned,
+    RunResult,
+    Started,
+    StepProgress,
+    Waiting,
+    WaveBegun,
+)
 from control_plane.migrator.smoke import smoke_home
 from control_plane.migrator.tenancy import bring_up
 from control_plane.migrator.waves import Wave, make_waves, one_wave
@@ -75,9 +84,9 @@ async def migrate_all(
 ) -> RunResult:
     """Bring the homes of `template` to the target; a home that cannot go stays where it was and is reported.
 
-    `run_id` names an open run to work on, beside its runner or in his place. Setting `stop` lets the homes in flight
-    finish and ends the run as halted; cancelling the task cancels them, which leaves them where they were. Raises as
-    `plan_migration`, and `TemplateRefused`, before anything runs.
+    `run_id` names an open run to work on, beside its runner or in his place. Setting `stop` lets what is in flight
+    finish, of a backfill the batch, and ends the run as halted; cancelling the task cancels it, which undoes it.
+    Raises as `plan_migration`, and `TemplateRefused`, before anything runs.
     """
     run = _Run(databases, template, options, Reins(stop or asyncio.Event()), listener, run_id)
     return await run.execute()
@@ -174,7 +183,7 @@ class _Run:
 
     async def _work_off(self, plan: Plan, lease: Lease) -> None:
         """The plan, then whatever was provisioned meanwhile from an older version, until a sweep finds nothing."""
-        job = Job(self.databases, self.template, plan.target, self.reins, self._report)
+        job = Job(self.databases, self.template, plan.target, self.reins, self._report, self._progress)
         waves = await plan_waves(self.databases, self.options, plan)
         while waves:
             assert self.ledger is not None
@@ -233,6 +242,11 @@ class _Run:
         self.listener(result)
         if (reason := self.halting.judge(result, trial=self.trial)) is not None:
             self.reins.halt(reason)
+
+    def _progress(self, progress: StepProgress) -> None:
+        if self.ledger is not None:
+            self.ledger.reach(progress.home_id, progress.version)
+        self.listener(progress)
 
     def _status(self, plan: Plan) -> Status:
         if self.reins.stopped:

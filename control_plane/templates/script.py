@@ -11,6 +11,8 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from uuid import UUID
 
+STEPS = ("concurrent", "backfill")  # beside a version's transaction, in this order
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -30,6 +32,7 @@ class Script:
     to_version: int
     checksum: str
     parts: tuple[Part, ...]
+    beside: tuple[str, ...]  # the steps that the home owes afterwards
     api_versions: tuple[int, ...]
     manifest: dict[str, object]
 
@@ -61,12 +64,16 @@ class Script:
         begin = f"""\
 SET LOCAL lock_timeout = '{int(lock_timeout * 1000)}ms';
 SET LOCAL statement_timeout = '{int(statement_timeout * 1000)}ms';
-SELECT tenancy.begin_migration({home}, {self.from_version}, {self.to_version}, '{{{apis}}}');
-SET LOCAL ROLE cp_owner;"""
+SELECT tenancy.begin_migration({home}, {self.from_version}, {self.to_version}, '{{{apis}}}');"""
+        if self.from_version:
+            begin += f"\nSELECT tenancy.require_steps_done({home});"
+        begin += "\nSET LOCAL ROLE cp_owner;"
         manifest = json.dumps(self.manifest, separators=(",", ":")).replace("'", "''")
         stamp = f"""\
 SET LOCAL ROLE NONE;
 SELECT tenancy.stamp_migration({home}, {self.to_version}, '{self.checksum}', '{manifest}', '{self.digest}');"""
+        if self.beside:
+            stamp += f"\nSELECT tenancy.owe_steps({home}, {self.to_version}, '{{{','.join(self.beside)}}}');"
 
         sections: list[tuple[str | None, str]] = [(None, begin)]
         path: str | None = None

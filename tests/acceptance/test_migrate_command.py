@@ -114,8 +114,8 @@ async def test_a_failed_home_is_named_with_its_reason_and_the_exit_code_is_1(fle
     assert (plan["event"], plan["homes"], plan["groups"][0]["from"]) == ("plan", 2, 1)
     assert {home["tenant"]: home["status"] for home in homes} == {"bad": "failed", "good": "done"}
     assert set(homes[0]) == {
-        "event", "cluster", "tenant", "home", "isolation", "from", "to", "status", "sqlstate", "error",
-        "milliseconds", "attempts", "rows", "objects",
+        "event", "cluster", "tenant", "home", "isolation", "from", "to", "reached", "status", "sqlstate",
+        "error", "milliseconds", "attempts", "rows", "objects",
     }  # fmt: skip
     assert (run["event"], run["status"], run["done"], run["failed"], run["left"]) == ("run", "failed", 1, 1, 0)
     code, out, _ = await call(fleet, "migrate-all")

@@ -98,7 +98,7 @@ def test_without_canaries_and_shares_there_are_two_waves() -> None:
 
 
 def outcome(status: str = "done", sqlstate: str | None = None, version: int = 1) -> HomeResult:
-    return HomeResult("eu", "t", "t", UUID(int=0), "schema", version, 3, status, 1, 1, sqlstate)  # type: ignore[arg-type]
+    return HomeResult("eu", "t", "t", UUID(int=0), "schema", version, 3, 3, status, 1, 1, sqlstate)  # type: ignore[arg-type]
 
 
 def test_a_run_halts_at_a_number_of_failures() -> None:
