@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     provision_wait: float = Field(default=10.0, ge=0)  # seconds that POST /tenants waits before it answers 202
     migrate_concurrency: int = Field(default=2, ge=1)  # homes at a time per cluster
     lock_timeout: float = Field(default=2.0, gt=0)  # seconds; of template DDL
+    migrate_statement_timeout: float = Field(default=60.0, ge=0)  # seconds; of a statement of template DDL; 0 = none
     drift_interval: float = Field(default=3600.0, ge=0)  # seconds between a worker's checks of projections; 0 = none
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -13,6 +13,7 @@ from control_plane.cli import (
     doctor,
     drift,
     env,
+    fleet,
     init,
     migrate,
     migrate_runs,
@@ -41,6 +42,7 @@ app.add_typer(cutover.app, name="cutover")
 app.add_typer(template.app, name="template")
 app.command("migrate-all")(migrate.migrate_all_command)
 app.add_typer(migrate_runs.app, name="migrate")
+app.add_typer(fleet.app, name="fleet")
 app.command("deprecations")(deprecations.deprecations)
 app.add_typer(token.app, name="token")
 app.command("env")(env.env)

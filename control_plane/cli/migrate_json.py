@@ -2,7 +2,8 @@
 
 Each line has an `event`; fields are added in later releases, and none is taken away or changed:
   plan     template, target, homes (behind), current, ahead, building, deleting [slug],
-           groups [{cluster, isolation, from, homes, tenants}], unreached [{cluster, database, error}];
+           groups [{cluster, isolation, from, to, homes, tenants}], unreached [{cluster, database, error}], pinned
+           [{cluster, tenant, isolation, version, pin, reason, expires_at}]: homes that go no further than `pin`;
            with --plan also waves [{name, homes}] and locks [{version, name, locks [{relation, mode, file, rewritten,
            scans}]}], one entry for each version that is new to the fleet: what it keeps waiting, measured on a home
            that nobody keeps
@@ -21,11 +22,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult, Started, Waiting, Wave
+from control_plane.migrator.documents import plan_document, preview_document
 
 if TYPE_CHECKING:
     from control_plane.migrator.locks import VersionLocks
@@ -67,13 +68,12 @@ class JsonReport:
 
 def print_plan_json(plan: Plan, waves: Sequence[Wave], locks: Sequence[VersionLocks]) -> None:
     """The plan as one JSON line, with the lock reports of versions that are new to the fleet."""
-    shown = [{"name": wave.name, "homes": len(wave.homes)} for wave in waves]
-    _print_line(_plan_document(plan) | {"waves": shown, "locks": [asdict(each) for each in locks]})
+    _print_line({"event": "plan"} | preview_document(plan, waves, locks))
 
 
 def _document(event: Event) -> dict[str, Any]:
     if isinstance(event, Planned):
-        return _plan_document(event.plan)
+        return {"event": "plan"} | plan_document(event.plan)
     if isinstance(event, HomeResult):
         return _home_document(event)
     if isinstance(event, Started):
@@ -81,33 +81,6 @@ def _document(event: Event) -> dict[str, Any]:
     if isinstance(event, Waiting):
         return {"event": "waiting", "run": str(event.run_id), "wave": event.name}
     return {"event": "wave", "name": event.name, "homes": event.homes}
-
-
-def _plan_document(plan: Plan) -> dict[str, Any]:
-    return {
-        "event": "plan",
-        "template": plan.template.name,
-        "target": plan.target,
-        "homes": len(plan.homes),
-        "current": plan.current,
-        "ahead": plan.ahead,
-        "building": plan.building,
-        "deleting": list(plan.deleting),
-        "groups": [
-            {
-                "cluster": group.cluster,
-                "isolation": group.isolation,
-                "from": group.from_version,
-                "homes": group.homes,
-                "tenants": group.tenants,
-            }
-            for group in plan.groups
-        ],
-        "unreached": [
-            {"cluster": each.place.cluster.name, "database": each.place.database, "error": each.reason}
-            for each in plan.unreached
-        ],
-    }
 
 
 def _home_document(result: HomeResult) -> dict[str, Any]:

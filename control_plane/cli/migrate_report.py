@@ -219,6 +219,7 @@ def _remarks(plan: Plan) -> list[str]:
         f"not reached: {each.place.cluster.name}, database {each.place.database}: {each.reason}"
         for each in plan.unreached
     ]
+    remarks += [str(home) for home in plan.pinned]
     if plan.ahead:
         remarks.append(f"{plan.ahead} homes are past version {plan.target} and were left as they are")
     if plan.deleting:

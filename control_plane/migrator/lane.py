@@ -34,6 +34,7 @@ _FAILURES: tuple[type[BaseException], ...] = (
 )
 _LOSSES = 10  # lost connections in a row after which the cluster is given up: some 25 seconds
 _TOUCHED = "CP004"  # the message of stamp_migration() that says what was touched
+_TOO_LONG = "{}: a statement took longer than the {:g} s of CP_MIGRATE_STATEMENT_TIMEOUT"
 _NOTE = "INSERT INTO tenancy.manifests (template, version, manifest) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 _VERSION = "SELECT version FROM tenancy.homes WHERE id = $1"
 
@@ -53,21 +54,27 @@ class Job:
         self.template = template
         self.target = target
         self.lock_timeout = databases.settings.lock_timeout
+        self.statement_timeout = databases.settings.migrate_statement_timeout
         self.reins = reins
         self.report = report
         self.explainer = Explainer()
-        self._scripts: dict[int, Script] = {}
+        self._scripts: dict[tuple[int, int], Script] = {}
 
-    def script(self, version: int) -> Script:
-        """From `version` to the target, compiled once."""
-        if version not in self._scripts:
-            self._scripts[version] = self.template.script(version, self.target)
-        return self._scripts[version]
+    def script(self, version: int, target: int) -> Script:
+        """From `version` to `target`, compiled once."""
+        key = (version, target)
+        if key not in self._scripts:
+            self._scripts[key] = self.template.script(version, target)
+        return self._scripts[key]
+
+    def target_of(self, home: DueHome) -> int:
+        """How far `home` goes, which a pin may have shortened since the plan."""
+        return min(home.target, self.reins.pins.get(home.home_id, home.target))
 
     async def prepare(self, connection: asyncpg.Connection) -> None:
         """What the homes of a database share: else each would wait for the transaction of the one that brings it."""
         await install_extensions(connection, self.template)
-        manifest = self.script(self.target - 1).manifest
+        manifest = self.script(self.target - 1, self.target).manifest
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = '{int(self.lock_timeout * 1000)}ms'")
             await connection.execute(_NOTE, self.template.name, self.target, json.dumps(manifest))
@@ -77,6 +84,7 @@ class Job:
 class _Task:
     home: DueHome
     version: int
+    target: int
     attempt: int = 0
     began: float = 0.0
     seconds: float = 0.0  # of work, over all attempts
@@ -89,7 +97,7 @@ class Lane:
     def __init__(self, job: Job, cluster: Cluster, homes: Sequence[DueHome]) -> None:
         self._job = job
         self._cluster = cluster
-        self._fresh = deque(_Task(home, home.version) for home in homes)
+        self._fresh = deque(_Task(home, home.version, home.target) for home in homes)
         self._later: list[tuple[float, int, _Task]] = []  # heap by the time of the next attempt
         self._ticket = count()
         self._losses = 0
@@ -103,6 +111,10 @@ class Lane:
     async def _work(self) -> None:
         async with Link(self._job.databases, self._cluster, self._job.prepare) as link:
             while (task := await self._take()) is not None:
+                task.target = self._job.target_of(task.home)
+                if task.version >= task.target:
+                    self._report(task, "skipped", text=f"its tenant was pinned to version {task.target} meanwhile")
+                    continue
                 task.began = monotonic()
                 try:
                     await self._migrate(link, task)
@@ -131,7 +143,8 @@ class Lane:
     async def _migrate(self, link: Link, task: _Task) -> None:
         home, job = task.home, self._job
         connection = await link.to(home.place.database)
-        message = job.script(task.version).message(home.home_id, home.schema_name, self._lock_timeout(task))
+        script = job.script(task.version, task.target)
+        message = script.message(home.home_id, home.schema_name, self._lock_timeout(task), job.statement_timeout)
 
         def listen(_: object, said: asyncpg.PostgresLogMessage) -> None:
             if said.sqlstate == _TOUCHED:
@@ -166,12 +179,22 @@ class Lane:
             self._requeue(task, pause(task.attempt))
 
     async def _explain(self, link: Link, task: _Task, error: BaseException) -> str:
+        if (
+            isinstance(error, asyncpg.QueryCanceledError)
+            and monotonic() - task.began >= self._job.statement_timeout > 0
+        ):
+            return _TOO_LONG.format(error, self._job.statement_timeout)
         if not isinstance(error, asyncpg.PostgresError) or judge(error) is not Verdict.FAIL:
             return _text(error)
         try:
             connection = await link.to(task.home.place.database)
             return await self._job.explainer.explain(
-                connection, self._job.script(task.version), task.home, self._lock_timeout(task), error
+                connection,
+                self._job.script(task.version, task.target),
+                task.home,
+                self._lock_timeout(task),
+                self._job.statement_timeout,
+                error,
             )
         except _FAILURES:
             await link.close()
@@ -187,9 +210,9 @@ class Lane:
             return
         if version is None:
             self._report(task, "skipped", text="the home is gone")
-        elif version > self._job.target:
+        elif version > task.target:
             self._report(task, "skipped", text=f"the home is at version {version} by now")
-        elif version == self._job.target:
+        elif version == task.target:
             self._report(task, "done")
         else:
             task.version = version
@@ -217,7 +240,7 @@ class Lane:
                 home_id=home.home_id,
                 isolation=home.isolation,
                 from_version=home.version,
-                to_version=self._job.target,
+                to_version=task.target,
                 status=status,  # type: ignore[arg-type]
                 milliseconds=round(task.seconds * 1000),
                 attempts=task.attempt + 1,

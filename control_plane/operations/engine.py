@@ -17,6 +17,8 @@ from control_plane.errors import IdempotencyKeyReused, OperationInProgress, Slug
 from control_plane.operations import jobs
 from control_plane.operations.attempts import AttemptLost, Attempts
 from control_plane.operations.failures import revive
+from control_plane.operations.jobs import Held
+from control_plane.operations.migrations import Migrations
 from control_plane.operations.records import OperationRecord, operation_record
 from control_plane.operations.runner import PLANS, Runner, TryLater
 from control_plane.operations.timing import Timing
@@ -35,10 +37,6 @@ __all__ = ["NewTenant", "Operations"]
 logger = logging.getLogger(__name__)
 
 
-class Held(Exception):
-    """The operation's holder is alive: the job looks again later."""
-
-
 class Operations:
     """The verbs that take longer than a request should, for the API, the CLI and the worker."""
 
@@ -48,7 +46,8 @@ class Operations:
         self._timing = timing or Timing()
         self._attempts = Attempts(databases, self._timing)
         self._runner = Runner(databases, templates, self._attempts)
-        self._worker = Worker(databases, self._advance, self._timing)
+        self.migrations = Migrations(databases, templates)
+        self._worker = Worker(databases, self._advance, self.migrations.advance, self._timing)
         self._upkeep = Upkeep(databases, templates, databases.settings.drift_interval)
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
@@ -114,7 +113,7 @@ class Operations:
                 operation = await provision.intend(session, self._databases, self._templates, new, actor)
                 await self._submit(session, operation)
                 if key is not None:
-                    await operations.bind_key(session, actor, key, _fingerprint(new), operation.id)
+                    await operations.bind_key(session, actor, key, _fingerprint(new), operation_id=operation.id)
         except (SlugTaken, IntegrityError):
             # The same request may have come twice at once; then its twin has taken the slug, or the key.
             replayed = await self._replay(new, actor, key)
@@ -129,7 +128,7 @@ class Operations:
             return None
         async with self._databases.registry() as session:
             bound = await operations.by_key(session, actor, key)
-        if bound is not None and bound.request_hash != _fingerprint(new):
+        if bound is not None and (bound.request_hash != _fingerprint(new) or bound.operation_id is None):
             raise IdempotencyKeyReused
         return bound.operation_id if bound else None
 
