@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -107,8 +108,9 @@ class Migrations:
             return
         name, options = claimed
         try:
-            template = self._templates[name]
-            await migrate_all(self._databases, template, options, run_id=run_id, stop=stop, hand_over=True)
+            async with _followed(stop) as own:
+                template = self._templates[name]
+                await migrate_all(self._databases, template, options, run_id=run_id, stop=own, hand_over=True)
         except PASSING:
             raise
         except Exception as error:
@@ -143,6 +145,22 @@ class Migrations:
             if bound.request_hash != request or bound.run_id is None:
                 raise IdempotencyKeyReused
             return await operators.run_record(session, await session.get_one(Run, bound.run_id))
+
+
+@asynccontextmanager
+async def _followed(stop: asyncio.Event) -> AsyncIterator[asyncio.Event]:
+    """An event of the run's own, which a run that halts sets: one that `stop` sets, too."""
+    own = asyncio.Event()
+
+    async def follow() -> None:
+        await stop.wait()
+        own.set()
+
+    following = asyncio.create_task(follow())
+    try:
+        yield own
+    finally:
+        following.cancel()
 
 
 def _fingerprint(template: str, options: Options) -> str:

@@ -102,7 +102,7 @@ class Worker:
         )
 
     async def _repair(self, app: procrastinate.App) -> None:
-        """Return the jobs of dead workers to the queue. That one might run twice is what attempts and leases are for."""
+        """Return the jobs of dead workers to the queue. That one may run twice is what attempts and leases are for."""
         while True:
             for queue in (QUEUE, RUN_QUEUE):
                 for job in await app.job_manager.get_stalled_jobs(

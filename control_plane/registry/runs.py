@@ -17,25 +17,27 @@ from control_plane.registry.conflicts import domain_errors
 from control_plane.registry.models import Home, Run, RunHome
 
 # A runner holds its run's session lock for as long as it lives, and says so every second: a run without a holder, or
-# whose holder's machine has gone silent, has lost its runner. Shared, since several may work on one run.
-_KEY = "hashtextextended('cp.run:' || cast(:run AS text), 0)"
+# whose holder's machine has gone silent, has lost its runner. Shared, since several may work on one run. Who only asks
+# looks for the lock and does not try to take it, or those who ask at the same time would take each other for runners.
+_KEY = "hashtextextended('cp.run:' || CAST(:run AS text), 0)"
 _HOLD = text(f"SELECT pg_advisory_lock_shared({_KEY})")
 _LET_GO = text(f"SELECT pg_advisory_unlock_shared({_KEY})")
-_IS_ALONE = text(f"SELECT pg_try_advisory_xact_lock({_KEY})")
+_HELD = """
+    EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND objsubid = 1 AND mode = 'ShareLock' AND granted
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND ((classid::bigint << 32) | objid::bigint) = hashtextextended('cp.run:' || CAST({run} AS text), 0)
+    )
+"""
+_HAS_RUNNER = text("SELECT" + _HELD.format(run=":run"))
 # One that is durable waits for the next worker.
 _CLOSE_ABANDONED = text(
     """
-    WITH open AS MATERIALIZED (
-        SELECT id, heartbeat_at FROM runs WHERE status IN ('running', 'paused') AND NOT durable
-    ),
-    abandoned AS MATERIALIZED (
-        SELECT id FROM open
-        WHERE heartbeat_at < now() - interval '15 seconds'
-           OR pg_try_advisory_xact_lock(hashtextextended('cp.run:' || id::text, 0))
-    )
     UPDATE runs SET status = 'halted', reason = 'its runner died', finished_at = now()
-    FROM abandoned WHERE runs.id = abandoned.id AND runs.status IN ('running', 'paused')
-    """
+    WHERE status IN ('running', 'paused') AND NOT durable
+      AND (heartbeat_at < now() - interval '15 seconds' OR NOT {held})
+    """.format(held=_HELD.format(run="runs.id"))  # noqa: S608
 )
 _IS_SILENT = select(Run.heartbeat_at < func.now() - text("interval '15 seconds'"))
 OPEN = ("queued", "running", "paused")
@@ -223,7 +225,7 @@ async def let_go_run(connection: AsyncConnection, run_id: UUID) -> None:
 
 
 async def has_runner(session: AsyncSession, run_id: UUID) -> bool:
-    return not (await session.execute(_IS_ALONE, {"run": str(run_id)})).scalar_one()
+    return bool((await session.execute(_HAS_RUNNER, {"run": str(run_id)})).scalar_one())
 
 
 async def is_deserted(session: AsyncSession, run_id: UUID) -> bool:
