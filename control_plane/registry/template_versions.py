@@ -63,4 +63,4 @@ async def current(session: AsyncSession, template: Template) -> int | None:
 async def released(session: AsyncSession) -> dict[str, int]:
     """The highest released version of each template."""
     query = select(TemplateVersion.template, func.max(TemplateVersion.version)).group_by(TemplateVersion.template)
-    return dict((await session.execute(query)).tuples().all())
+    return {row[0]: row[1] for row in await session.execute(query)}
