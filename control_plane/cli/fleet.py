@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import typer
 
 from control_plane.cli.durations import parse_duration
-from control_plane.cli.migrate import TemplateName
 from control_plane.cli.output import print_json, print_table
 from control_plane.cli.run import ACTOR, Json, run
 from control_plane.errors import InvalidInput
@@ -28,15 +27,16 @@ from control_plane.settings import Settings
 from control_plane.tenants import pins
 from control_plane.tenants.pins import PinRecord
 
-app = typer.Typer(help="The versions of the fleet, and the tenants that stay at one.")
+app = typer.Typer()
 
 PIN_COLUMNS = ("tenant", "at", "version", "expires_at", "reason", "actor", "template", "cluster")
 
+OneTemplate = Annotated[str | None, typer.Option("--template", help="One template; all when absent.")]
 Ref = Annotated[str, typer.Argument(metavar="TENANT", help="Slug or id.")]
 
 
 @app.callback(invoke_without_command=True)
-def fleet(context: typer.Context, template: TemplateName = None, json: Json = False) -> None:
+def fleet(context: typer.Context, template: OneTemplate = None, json: Json = False) -> None:
     """Show how many homes are at which version, and how far the oldest is behind.
 
     A cell counts homes, with their tenants in brackets where these are not as many; `behind` counts versions. Exit 1

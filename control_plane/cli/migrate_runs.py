@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from control_plane.cli.fleet import show_fleet
-from control_plane.cli.migrate import TemplateName, exit_code, migrate
+from control_plane.cli.fleet import OneTemplate, show_fleet
+from control_plane.cli.migrate import exit_code, migrate
 from control_plane.cli.output import print_json, print_table
 from control_plane.cli.run import ACTOR, Json, run
 from control_plane.migrator import RunResult, operators
@@ -116,7 +116,7 @@ def join(ref: Ref = "last", json: Json = False) -> None:
 
 
 @app.command()
-def status(template: TemplateName = None, json: Json = False) -> None:
+def status(template: OneTemplate = None, json: Json = False) -> None:
     """The same as `cp fleet`."""
     show_fleet(template, json)
 

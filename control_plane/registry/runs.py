@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ARRAY, Text, Uuid, bindparam, case, func, literal, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import aliased
 from sqlalchemy.types import Integer
 
 from control_plane.errors import RunInProgress, RunNotFound
@@ -152,10 +153,11 @@ async def page(
 
 async def failed_homes(session: AsyncSession, template: str | None = None) -> Sequence[RunHome]:
     """Those of the latest run of each template (None = of all), by cluster and tenant."""
-    latest = select(Run.id).distinct(Run.template).order_by(Run.template, Run.started_at.desc())
+    later = aliased(Run)
+    is_latest = ~select(later.id).where(later.template == Run.template, later.started_at > Run.started_at).exists()
+    query = select(RunHome).join(Run, Run.id == RunHome.run_id).where(RunHome.status == "failed", is_latest)
     if template is not None:
-        latest = latest.where(Run.template == template)
-    query = select(RunHome).where(RunHome.run_id.in_(latest), RunHome.status == "failed")
+        query = query.where(Run.template == template)
     return (await session.scalars(query.order_by(RunHome.cluster, RunHome.tenant, RunHome.home_id))).all()
 
 
