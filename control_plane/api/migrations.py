@@ -144,8 +144,7 @@ async def abort_migration(id: UUID, principal: MigrationsWrite, plane: Plane) ->
 
 @router.get(
     "/{id}/events",
-    status_code=200,
-    response_class=EventStream,
+    response_class=Response,
     summary="Follow a migration run as server-sent events",
     responses={
         200: {

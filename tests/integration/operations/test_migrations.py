@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text, update
 
+from control_plane.errors import RunInProgress
 from control_plane.migrator import Options, Policy, migrate_all, operators
 from control_plane.migrator.operators import RunRecord
 from control_plane.migrator.policy import WavePolicy
@@ -81,6 +82,8 @@ async def test_a_worker_that_stops_finishes_the_home_in_flight_and_leaves_the_ru
     assert (left.status, left.durable, left.runner) == ("running", True, False)
     assert (left.finished_at, left.reason) == (None, None)
     assert left.done == 1
+    with pytest.raises(RunInProgress, match=str(run.id)):
+        await start(operations)
     async with working(Operations(fleet.databases, Templates({"reference": fleet.template}), timing=FAST)):
         done = await reached(fleet, run, "done")
     assert (done.planned, done.done, done.failed) == (4, 4, 0)
