@@ -73,7 +73,7 @@ async def test_a_later_outcome_is_not_committed_before_an_earlier_one(
     first = asyncio.create_task(record("first"))
     await inserted.wait()
     second = asyncio.create_task(record("second"))
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'FROM runs'"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     async with fleet.databases.engine.connect() as connection:
         while not (await connection.exec_driver_sql(waiting)).scalar_one():
             assert not second.done(), "it did not wait for the first"
