@@ -22,6 +22,7 @@ COMMANDS = {
     "template": "template:app",
     "migrate-all": "migrate:migrate_all_command",
     "migrate": "migrate_runs:app",
+    "fleet": "fleet:app",
     "deprecations": "deprecations:deprecations",
     "token": "token:app",
     "env": "env:env",

@@ -49,7 +49,8 @@ def migrate_all_command(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Homes at a time per cluster; CP_MIGRATE_CONCURRENCY when absent.")
+        int | None,
+        typer.Option(min=1, help="Homes at a time per cluster, at most; CP_MIGRATE_CONCURRENCY when absent."),
     ] = None,
     halt_failures: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N failed homes.")] = None,
     halt_rate: Annotated[

@@ -2,8 +2,9 @@
 
 Each line has an `event`; fields are added in later releases, and none is taken away or changed:
   plan     template, target, homes (behind), current, ahead, building, deleting [slug],
-           groups [{cluster, isolation, from, homes, tenants, owing}], unreached [{cluster, database, error}]; owing are
-           homes that have steps of the version in `from` to finish first;
+           groups [{cluster, isolation, from, to, homes, tenants, owing}]: owing are homes that have steps of the
+           version in `from` to finish first; unreached [{cluster, database, error}], pinned [{cluster, tenant,
+           isolation, version, pin, reason, expires_at}]: homes that go no further than `pin`;
            with --plan also waves [{name, homes}] and locks [{version, name, locks [{relation, mode, file, rewritten,
            scans}]}], one entry for each version that is new to the fleet: what it keeps waiting, measured on a home
            that nobody keeps
@@ -12,6 +13,7 @@ Each line has an `event`; fields are added in later releases, and none is taken 
   waiting  run, wave: nothing goes on until `cp migrate resume`
   step     cluster, tenant, home, version, step (concurrent, backfill), statement (which is under way, from 1),
            statements, rows (that the step has changed so far); at most one line a second, whichever homes are at one
+  pace     cluster, limit (homes at a time from now on), sign (of strain, which made them fewer; else null)
   home     cluster, tenant (slug, null for a shared home), home, isolation, from, to, reached (where it is now),
            status (done, failed, skipped), sqlstate, error, milliseconds, attempts, rows (that the version wrote),
            objects {tables, views, indexes, functions: [names that it created or changed]}; both null where this run did
@@ -25,13 +27,24 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from control_plane.migrator import Event, HomeResult, Plan, Planned, RunResult, Started, StepProgress, Waiting, Wave
+from control_plane.migrator import (
+    Event,
+    HomeResult,
+    Paced,
+    Plan,
+    Planned,
+    RunResult,
+    Started,
+    StepProgress,
+    Waiting,
+    Wave,
+)
+from control_plane.migrator.documents import plan_document, preview_document
 
 if TYPE_CHECKING:
     from control_plane.migrator.locks import VersionLocks
@@ -83,13 +96,12 @@ class JsonReport:
 
 def print_plan_json(plan: Plan, waves: Sequence[Wave], locks: Sequence[VersionLocks]) -> None:
     """The plan as one JSON line, with the lock reports of versions that are new to the fleet."""
-    shown = [{"name": wave.name, "homes": len(wave.homes)} for wave in waves]
-    _print_line(_plan_document(plan) | {"waves": shown, "locks": [asdict(each) for each in locks]})
+    _print_line({"event": "plan"} | preview_document(plan, waves, locks))
 
 
 def _document(event: Event) -> dict[str, Any]:
     if isinstance(event, Planned):
-        return _plan_document(event.plan)
+        return {"event": "plan"} | plan_document(event.plan)
     if isinstance(event, HomeResult):
         return _home_document(event)
     if isinstance(event, Started):
@@ -108,35 +120,9 @@ def _document(event: Event) -> dict[str, Any]:
             "statements": event.statements,
             "rows": event.rows,
         }
+    if isinstance(event, Paced):
+        return {"event": "pace", "cluster": event.cluster, "limit": event.limit, "sign": event.sign}
     return {"event": "wave", "name": event.name, "homes": event.homes}
-
-
-def _plan_document(plan: Plan) -> dict[str, Any]:
-    return {
-        "event": "plan",
-        "template": plan.template.name,
-        "target": plan.target,
-        "homes": len(plan.homes),
-        "current": plan.current,
-        "ahead": plan.ahead,
-        "building": plan.building,
-        "deleting": list(plan.deleting),
-        "groups": [
-            {
-                "cluster": group.cluster,
-                "isolation": group.isolation,
-                "from": group.from_version,
-                "homes": group.homes,
-                "tenants": group.tenants,
-                "owing": group.owing,
-            }
-            for group in plan.groups
-        ],
-        "unreached": [
-            {"cluster": each.place.cluster.name, "database": each.place.database, "error": each.reason}
-            for each in plan.unreached
-        ],
-    }
 
 
 def _home_document(result: HomeResult) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from control_plane.migrator.policy import Policy, read_policy
 from control_plane.migrator.results import (
     Event,
     HomeResult,
+    Paced,
     Planned,
     RunResult,
     Started,
@@ -26,6 +27,7 @@ __all__ = [
     "Group",
     "HomeResult",
     "Options",
+    "Paced",
     "Plan",
     "Planned",
     "Policy",

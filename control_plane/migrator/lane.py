@@ -11,23 +11,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from time import monotonic
+from uuid import UUID
 
 import asyncpg
 
 from control_plane.errors import ClusterUnavailable, ExtensionUnavailable
 from control_plane.isolation.extensions import install_extensions
+from control_plane.migrator import pace
 from control_plane.migrator.debts import standing
 from control_plane.migrator.explain import Explainer
 from control_plane.migrator.link import Link
+from control_plane.migrator.pace import EXHAUSTED, MISSED, Pace, Sample
 from control_plane.migrator.places import described
 from control_plane.migrator.plan import DueHome
 from control_plane.migrator.reins import Reins
-from control_plane.migrator.results import HomeResult, StepProgress, Touched
+from control_plane.migrator.results import HomeResult, Paced, StepProgress, Touched
 from control_plane.migrator.steps import Debt, Steps
-from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, pause, sqlstate_of
+from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, patience, sqlstate_of
 from control_plane.pools.connect import UNREACHABLE
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
+from control_plane.settings import shipped
 from control_plane.templates import Script, Template
 
 _FAILURES: tuple[type[BaseException], ...] = (
@@ -38,15 +42,18 @@ _FAILURES: tuple[type[BaseException], ...] = (
 )
 _LOSSES = 10  # lost connections in a row after which the cluster is given up: some 25 seconds
 _TOUCHED = "CP004"  # the message of stamp_migration() that says what was touched
+_TOO_LONG = "{}: a statement took longer than the {:g} s of CP_MIGRATE_STATEMENT_TIMEOUT"
 _NOTE = "INSERT INTO tenancy.manifests (template, version, manifest) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 _BUILDS = 2  # at a time in a database, as hold_build() has it for all runners together
+_STRAIN = (shipped("sql") / "migrator" / "strain.sql").read_text()
+_TURN = 0.1  # seconds until a worker that is too many looks again
 _HELD = 1.0  # seconds until a home that somebody else is at is looked at again
 
 
 class Job:
     """What all lanes of a run share. `report` takes each outcome, once per home; `reins` hold back.
 
-    `progress` hears of homes that are at a step beside a transaction.
+    `progress` hears of homes that are at a step beside a transaction, and of the pace.
     """
 
     def __init__(
@@ -56,24 +63,35 @@ class Job:
         target: int,
         reins: Reins,
         report: Callable[[HomeResult], None],
-        progress: Callable[[StepProgress], None] = lambda _: None,
+        progress: Callable[[StepProgress | Paced], None] = lambda _: None,
     ) -> None:
         self.databases = databases
         self.template = template
         self.target = target
         self.lock_timeout = databases.settings.lock_timeout
+        self.statement_timeout = databases.settings.migrate_statement_timeout
         self.reins = reins
         self.report = report
         self.progress = progress
         self.steps = Steps(template, reins, databases.settings.backfill_share)
         self.explainer = Explainer()
-        self._scripts: dict[int, Script] = {}
+        self._paces: dict[UUID, Pace] = {}
+        self._scripts: dict[tuple[int, int], Script] = {}
 
-    def script(self, version: int) -> Script:
-        """The next stage from `version` on the way to the target."""
-        if version not in self._scripts:
-            self._scripts[version] = self.template.stages(version, self.target)[0]
-        return self._scripts[version]
+    def script(self, version: int, target: int) -> Script:
+        """The next stage from `version` on the way to `target`."""
+        key = (version, target)
+        if key not in self._scripts:
+            self._scripts[key] = self.template.stages(version, target)[0]
+        return self._scripts[key]
+
+    def target_of(self, home: DueHome) -> int:
+        """How far `home` goes, which a pin may have shortened since the plan."""
+        return min(home.target, self.reins.pins.get(home.home_id, home.target))
+
+    def pace(self, cluster: Cluster, ceiling: int) -> Pace:
+        """The cluster's, which later waves go on with."""
+        return self._paces.setdefault(cluster.id, Pace(ceiling))
 
     async def prepare(self, connection: asyncpg.Connection) -> None:
         """What the homes of a database share: else each would wait for the transaction of the one that brings it."""
@@ -88,6 +106,7 @@ class Job:
 class _Task:
     home: DueHome
     version: int
+    target: int
     owed: tuple[str, ...]  # steps of that version
     attempt: int = 0  # since something was done for good
     attempts: int = 1
@@ -105,7 +124,7 @@ class Lane:
     def __init__(self, job: Job, cluster: Cluster, homes: Sequence[DueHome]) -> None:
         self._job = job
         self._cluster = cluster
-        self._fresh = deque(_Task(home, home.version, home.owed) for home in homes)
+        self._fresh = deque(_Task(home, home.version, home.target, home.owed) for home in homes)
         self._later: list[tuple[float, int, _Task]] = []  # heap by the time of the next attempt
         self._builds: Counter[str] = Counter()  # by database
         self._blocked: dict[str, deque[_Task]] = {}  # homes that wait for a build in their database to end
@@ -113,15 +132,39 @@ class Lane:
         self._ticket = count()
         self._losses = 0
 
-    async def run(self, workers: int) -> None:
-        """Work the queue off with at most `workers` homes at a time."""
+    async def run(self, ceiling: int) -> None:
+        """Work the queue off with as many homes at a time as the cluster bears, and at most `ceiling`."""
+        self._pace = self._job.pace(self._cluster, ceiling)
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(workers, len(self._fresh))):
-                group.create_task(self._work())
+            workers = [group.create_task(self._work(number)) for number in range(min(ceiling, len(self._fresh)))]
+            watch = group.create_task(self._watch())
+            await asyncio.wait(workers)
+            watch.cancel()
 
-    async def _work(self) -> None:
+    async def _watch(self) -> None:
+        """Set the pace anew after each window."""
+        async with Link(self._job.databases, self._cluster, _nothing) as link:
+            while True:
+                await asyncio.sleep(pace.WINDOW)
+                before, sign = self._pace.limit, self._pace.decide(await self._sample(link))
+                if self._pace.limit != before:
+                    self._job.progress(Paced(self._cluster.name, self._pace.limit, sign))
+
+    async def _sample(self, link: Link) -> Sample | None:
+        try:
+            row = await (await link.to(self._cluster.database)).fetchrow(_STRAIN)
+        except _FAILURES:
+            await link.close()
+            return None
+        return Sample(row["busy"], row["crowded"], row["blocked"]) if row is not None else None
+
+    async def _work(self, number: int) -> None:
         async with Link(self._job.databases, self._cluster, self._job.prepare) as link:
-            while (task := await self._take()) is not None:
+            while await self._has_turn(link, number) and (task := await self._take()) is not None:
+                task.target = self._job.target_of(task.home)
+                if task.version >= task.target and not task.owed:
+                    self._report(task, "skipped", text=f"its tenant was pinned to version {task.target} meanwhile")
+                    continue
                 task.began = monotonic()
                 try:
                     through = await self._migrate(link, task)
@@ -133,6 +176,15 @@ class Lane:
                     self._losses = 0
                     if through:
                         self._report(task, "done")
+
+    async def _has_turn(self, link: Link, number: int) -> bool:
+        """Wait, without a connection, while fewer workers are wanted; False when nothing is left to wait for."""
+        while number >= self._pace.limit and not self._job.reins.stopped:
+            await link.close()
+            if not (self._fresh or self._later or self._blocked):
+                return False
+            await self._job.reins.sleep(_TURN)
+        return True
 
     async def _take(self) -> _Task | None:
         """The next home; None when there is none. A home that another worker holds comes back through that worker."""
@@ -153,7 +205,7 @@ class Lane:
     async def _migrate(self, link: Link, task: _Task) -> bool:
         """To the target, version by version; False when the home is put back: it waits for a build, or the run does."""
         database = task.home.place.database
-        while task.owed or task.version < self._job.target:
+        while task.owed or task.version < task.target:
             if not task.owed:
                 await self._transact(link, task)
                 continue
@@ -216,9 +268,9 @@ class Lane:
     async def _transact(self, link: Link, task: _Task) -> None:
         """The message of the next stage."""
         home, job = task.home, self._job
-        script = job.script(task.version)
+        script = job.script(task.version, task.target)
         connection = await link.to(home.place.database)
-        message = script.message(home.home_id, home.schema_name, self._lock_timeout(task))
+        message = script.message(home.home_id, home.schema_name, self._lock_timeout(task), job.statement_timeout)
 
         heard: list[Touched] = []
 
@@ -228,10 +280,12 @@ class Lane:
                 heard.append(Touched(rows=objects.pop("rows"), objects=objects))
 
         connection.add_log_listener(listen)
+        began = monotonic()
         try:
             await connection.execute(message)
         finally:
             connection.remove_log_listener(listen)
+        self._pace.took(monotonic() - began)
         for touched in heard:
             task.touch(touched)
         task.version, task.owed, task.attempt = script.to_version, script.beside, 0
@@ -241,6 +295,10 @@ class Lane:
 
     async def _recover(self, link: Link, task: _Task, error: BaseException) -> None:
         verdict = judge(error)
+        if sqlstate_of(error) in MISSED:
+            self._pace.missed()
+        elif sqlstate_of(error) in EXHAUSTED:
+            self._pace.exhausted()
         if verdict is Verdict.LOST:
             await link.close()
             self._losses += 1
@@ -260,17 +318,27 @@ class Lane:
         elif verdict is Verdict.REPLAN:
             await self._replan(link, task)
         else:
-            self._requeue(task, pause(task.attempt))
+            self._requeue(task, patience(task.attempt))
 
     async def _explain(self, link: Link, task: _Task, error: BaseException) -> str:
         if isinstance(error, asyncpg.PostgresError) and task.owed:
             return described(error)
+        if (
+            isinstance(error, asyncpg.QueryCanceledError)
+            and monotonic() - task.began >= self._job.statement_timeout > 0
+        ):
+            return _TOO_LONG.format(error, self._job.statement_timeout)
         if not isinstance(error, asyncpg.PostgresError) or judge(error) is not Verdict.FAIL:
             return _text(error)
         try:
             connection = await link.to(task.home.place.database)
             return await self._job.explainer.explain(
-                connection, self._job.script(task.version), task.home, self._lock_timeout(task), error
+                connection,
+                self._job.script(task.version, task.target),
+                task.home,
+                self._lock_timeout(task),
+                self._job.statement_timeout,
+                error,
             )
         except _FAILURES:
             await link.close()
@@ -288,9 +356,9 @@ class Lane:
             self._report(task, "skipped", text="the home is gone")
             return
         task.version, task.owed = found
-        if task.version > self._job.target:
+        if task.version > task.target:
             self._report(task, "skipped", text=f"the home is at version {task.version} by now")
-        elif task.version == self._job.target and not task.owed:
+        elif task.version == task.target and not task.owed:
             self._report(task, "done")
         else:
             self._requeue(task, 0.0)
@@ -332,7 +400,7 @@ class Lane:
                 home_id=home.home_id,
                 isolation=home.isolation,
                 from_version=home.version,
-                to_version=self._job.target,
+                to_version=task.target,
                 reached=task.version,
                 status=status,  # type: ignore[arg-type]
                 milliseconds=round(task.seconds * 1000),
@@ -342,6 +410,10 @@ class Lane:
                 touched=task.touched if status == "done" else None,
             )
         )
+
+
+async def _nothing(_: asyncpg.Connection) -> None:
+    """What a connection that changes nothing needs."""
 
 
 def _text(error: BaseException) -> str:

@@ -29,7 +29,7 @@ class Ledger:
     _waiting: list[HomeResult] = field(default_factory=list)
     _reached: dict[UUID, int] = field(default_factory=dict)
 
-    async def plan(self, homes: Sequence[DueHome], target: int) -> None:
+    async def plan(self, homes: Sequence[DueHome]) -> None:
         """Record what is to be done, so that it is known of a run that dies."""
         rows = [
             {
@@ -37,7 +37,7 @@ class Ledger:
                 "cluster": home.place.cluster.name,
                 "tenant": home.slug,
                 "from_version": home.version,
-                "to_version": target,
+                "to_version": home.target,
             }
             for home in homes
         ]

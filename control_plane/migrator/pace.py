@@ -10,6 +10,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
+MISSED = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
+EXHAUSTED = {"53200", "53300"}  # out_of_memory, of which the lock table is the usual part; too_many_connections
+
 START = 2  # homes at a time, while nothing is known of the server
 WINDOW = 2.0  # seconds between two decisions
 

@@ -1,9 +1,11 @@
-"""Whether a run may take the next home, or the next batch of one."""
+"""Whether a run may take the next home, or the next batch of one, and how far."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from uuid import UUID
 
 
 def _set() -> asyncio.Event:
@@ -22,6 +24,7 @@ class Reins:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str | None = None  # why it was stopped
     aborted: bool = False
+    pins: Mapping[UUID, int] = field(default_factory=dict)  # homes that go no further than a version
     _open: asyncio.Event = field(default_factory=_set)
 
     @property

@@ -91,7 +91,16 @@ class StepProgress:
     rows: int
 
 
-Event = Planned | Started | WaveBegun | Waiting | HomeResult | StepProgress
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """So many homes of a cluster are migrated at a time from now on; `sign` is why they are fewer, None for more."""
+
+    cluster: str
+    limit: int
+    sign: str | None
+
+
+Event = Planned | Started | WaveBegun | Waiting | HomeResult | StepProgress | Paced
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,6 @@ def lock_timeout(attempt: int, limit: float) -> float:
     return min(_LOCK_SECONDS[attempt], limit) if attempt < len(_LOCK_SECONDS) else limit
 
 
-def pause(attempt: int) -> float:
+def patience(attempt: int) -> float:
     """Seconds until the next attempt, with full jitter so that retries of many homes do not meet again."""
     return random.uniform(0.05, 0.2 * 3**attempt)  # noqa: S311

@@ -46,10 +46,17 @@ class Script:
         """The text for `Connection.execute` without arguments; timeouts in seconds, 0 = none."""
         return "\n".join(sql for _, sql in self.sections(home_id, schema_name, lock_timeout, statement_timeout))
 
-    def locate(self, message_position: int, home_id: UUID, schema_name: str, lock_timeout: float) -> str | None:
-        """`file:line` of a 1-based character position that PostgreSQL reports for the message."""
+    def locate(
+        self,
+        message_position: int,
+        home_id: UUID,
+        schema_name: str,
+        lock_timeout: float,
+        statement_timeout: float = 0,
+    ) -> str | None:
+        """`file:line` of a 1-based character position that PostgreSQL reports for the message of these arguments."""
         start = 0
-        for label, sql in self.sections(home_id, schema_name, lock_timeout, 0):
+        for label, sql in self.sections(home_id, schema_name, lock_timeout, statement_timeout):
             if label and start < message_position <= start + len(sql):
                 return f"{label}:{sql.count(chr(10), 0, message_position - start - 1) + 1}"
             start += len(sql) + 1

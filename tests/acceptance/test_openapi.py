@@ -44,7 +44,14 @@ def program() -> Iterator[Program]:
 def headers(program: Program) -> dict[str, dict[str, str]]:
     """By the first part of the path that they are for."""
     platform, tenant = program.token("--platform"), program.token("--tenant", "resident")
-    return {"api": tenant, "tenants": platform, "operations": platform, "clusters": platform, "revocations": platform}
+    return {
+        "api": tenant,
+        "tenants": platform,
+        "operations": platform,
+        "clusters": platform,
+        "revocations": platform,
+        "migrations": platform,
+    }
 
 
 def server_error_only_as_declared(context: CheckContext, response: Any, case: schemathesis.Case[Any]) -> None:

@@ -21,6 +21,8 @@ COMMANDS = {
     (): ["dev", "init", "serve", "worker", "cluster", "tenant", "token", "migrate-all", "migrate", "doctor"],
     ("tenant",): ["create", "list", "show", "suspend", "resume", "delete"],
     ("cluster",): ["add", "list", "check", "drain"],
+    ("fleet",): ["pin", "unpin", "pins", "--template", "--json", "Exit 1"],
+    ("fleet", "pin"): ["--version", "--reason", "--expires", "180 days", "--json"],
     ("migrate",): ["status", "history", "explain", "watch", "pause", "resume", "abort", "join"],
     ("migrate-all",): ["--halt-failures", "--halt-rate", "--approve", "--max-duration", "--config", "--plan"],
     ("template",): ["lint", "new", "list", "show"],

@@ -34,10 +34,10 @@ def test_a_log_tells_a_step_now_and_then(capsys: pytest.CaptureFixture[str], mon
 
 def test_a_screen_shows_the_step_until_the_home_is_done(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     cluster = Cluster(id=uuid4(), name="eu", dsn=b"", database="cp_tenants")
-    home = DueHome(Place(cluster, "cp_tenants"), STEP.home_id, "schema", "t_1", 3, "acme", 1)
+    home = DueHome(Place(cluster, "cp_tenants"), STEP.home_id, "schema", "t_1", 3, 4, "acme", 1)
     plan = Plan(
         template=write_sample(tmp_path, {"expand.sql": "SELECT 1"}), target=4, homes=(home,), current=0, ahead=0,
-        building=0, deleting=(), unreached=(), outdated=(),
+        building=0, deleting=(), pinned=(), unreached=(), outdated=(),
     )  # fmt: skip
     with ScreenReport() as report:
         report.event(Planned(plan))

@@ -128,7 +128,7 @@ async def test_a_full_lock_table_slows_a_run_and_fails_no_home(frail: Fleet, mon
         await frail.add(f"acme-{number}")
     async with _full_lock_table(frail):
         running = asyncio.create_task(run(frail, 2))
-        await felt.wait()
+        await asyncio.wait({running, asyncio.create_task(felt.wait())}, return_when=asyncio.FIRST_COMPLETED)
     result, outcomes = await running
     assert (result.status, result.done) == ("done", 4)
     assert max(outcome.attempts for outcome in outcomes.values()) > 1

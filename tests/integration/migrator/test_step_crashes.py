@@ -151,7 +151,7 @@ async def test_a_home_whose_steps_another_runner_works_off_is_waited_for(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lane, "_HELD", 0.01)
-    monkeypatch.setattr(lane, "pause", lambda _: 0.0)
+    monkeypatch.setattr(lane, "patience", lambda _: 0.0)
     home = await add(fleet, "acme")
     async with fleet.admin() as watch, fleet.admin() as other:
         async with snapshot(fleet):
@@ -189,7 +189,7 @@ CREATE TRIGGER refuse AFTER UPDATE ON "{schema}".tb_thing EXECUTE FUNCTION "{sch
 async def test_a_batch_that_finds_the_home_busy_is_tried_again_as_often_as_others_succeed(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "pause", lambda _: 0.0)
+    monkeypatch.setattr(lane, "patience", lambda _: 0.0)
     home = await add(fleet, "acme")
     async with fleet.admin() as connection, connection.transaction():
         await connection.execute("SET LOCAL ROLE cp_owner")

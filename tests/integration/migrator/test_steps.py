@@ -143,8 +143,8 @@ async def test_a_paused_run_changes_no_row_until_it_may_go_on(fleet: Fleet) -> N
     home = await add(fleet, "acme")
     reins, paused = Reins(), asyncio.Event()
 
-    def listen(event: StepProgress) -> None:
-        if event.rows and not paused.is_set():
+    def listen(event: Event) -> None:
+        if isinstance(event, StepProgress) and event.rows and not paused.is_set():
             reins.pause()
             paused.set()
 

@@ -24,7 +24,7 @@ def home(isolation: str = "schema", *, cluster: int = 0, version: int = 1, pages
     id_ = uuid4()
     place = Place(CLUSTERS[cluster], "tenants" if isolation != "database" else f"t_{id_.hex}")
     slug = None if isolation == "shared" else f"t-{id_.hex[:8]}"
-    return DueHome(place, id_, isolation, f"t_{id_.hex[:12]}", version, slug, 1, pages)
+    return DueHome(place, id_, isolation, f"t_{id_.hex[:12]}", version, 3, slug, 1, pages)
 
 
 def fleet() -> list[DueHome]:
