@@ -4,6 +4,7 @@ Each line has an `event`; fields are added in later releases, and none is taken 
   plan     template, target, homes (behind), current, ahead, building, deleting [slug],
            groups [{cluster, isolation, from, homes, tenants, owing}], unreached [{cluster, database, error}]; owing are
            homes that have steps of the version in `from` to finish first;
+           steps [{version, steps [concurrent, backfill]}] that versions on the way take after their transaction;
            with --plan also waves [{name, homes}] and locks [{version, name, locks [{relation, mode, file, rewritten,
            scans}]}], one entry for each version that is new to the fleet: what it keeps waiting, measured on a home
            that nobody keeps
@@ -132,6 +133,7 @@ def _plan_document(plan: Plan) -> dict[str, Any]:
             }
             for group in plan.groups
         ],
+        "steps": [{"version": version, "steps": list(steps)} for version, steps in plan.beside.items()],
         "unreached": [
             {"cluster": each.place.cluster.name, "database": each.place.database, "error": each.reason}
             for each in plan.unreached

@@ -116,6 +116,9 @@ async def test_a_run_that_is_stopped_between_batches_is_gone_on_with(fleet: Flee
     plan = await plan_migration(fleet.databases, fleet.template, Options(target=4))
     assert "from version 2 to 4, 1 with steps of version 2 to finish first" in str(plan)
 
+    assert "version 3 goes on after its transaction: concurrent.sql" in str(plan)
+    assert plan.beside == {3: ("concurrent",)}
+
     result, _ = await run(fleet, 2)
     assert (result.status, result.done) == ("done", 1)
     assert await debts(fleet, home) == []
