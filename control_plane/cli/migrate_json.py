@@ -3,8 +3,10 @@
 Each line has an `event`; fields are added in later releases, and none is taken away or changed:
   plan     template, target, homes (behind), current, ahead, building, deleting [slug],
            groups [{cluster, isolation, from, to, homes, tenants, owing}]: owing are homes that have steps of the
-           version in `from` to finish first; unreached [{cluster, database, error}], pinned [{cluster, tenant,
-           isolation, version, pin, reason, expires_at}]: homes that go no further than `pin`;
+           version in `from` to finish first;
+           steps [{version, steps [concurrent, backfill]}] that versions on the way take after their transaction;
+           unreached [{cluster, database, error}], pinned [{cluster, tenant, isolation, version, pin, reason,
+           expires_at}]: homes that go no further than `pin`;
            with --plan also waves [{name, homes}] and locks [{version, name, locks [{relation, mode, file, rewritten,
            scans}]}], one entry for each version that is new to the fleet: what it keeps waiting, measured on a home
            that nobody keeps

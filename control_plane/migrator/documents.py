@@ -46,6 +46,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             }
             for group in plan.groups
         ],
+        "steps": [{"version": version, "steps": list(steps)} for version, steps in plan.beside.items()],
         "unreached": [
             {"cluster": each.place.cluster.name, "database": each.place.database, "error": each.reason}
             for each in plan.unreached

@@ -118,10 +118,21 @@ class Plan:
             owing[key] += bool(home.owed)
         return [Group(*key, homes[key], tenants[key], owing[key]) for key in sorted(homes)]
 
+    @property
+    def beside(self) -> dict[int, tuple[str, ...]]:
+        """The steps that versions on the way take after their transaction, by version."""
+        start = min((home.version for home in self.homes), default=self.target)
+        passed = self.template.versions[start : self.target]
+        return {version.number: tuple(version.beside) for version in passed if version.beside}
+
     def __str__(self) -> str:
         if not self.homes:
             return f"nothing to do: {self.current} homes at version {self.target}"
         lines = [self._described(group) for group in self.groups]
+        lines += [
+            f"version {version} goes on after its transaction: {', '.join(f'{step}.sql' for step in steps)}"
+            for version, steps in self.beside.items()
+        ]
         return "\n".join([*lines, f"{self.current} homes are at version {self.target} already"])
 
     def _described(self, group: Group) -> str:

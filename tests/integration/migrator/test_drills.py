@@ -124,13 +124,15 @@ async def test_a_full_lock_table_slows_a_run_and_fails_no_home(frail: Fleet, mon
         felt.set()
 
     monkeypatch.setattr(Pace, "exhausted", feel)
-    for number in range(4):
+    for number in range(30):
         await frail.add(f"acme-{number}")
+    running = asyncio.create_task(run(frail, 2))
+    async with frail.admin() as watch:
+        await until(watch, "SELECT count(*) > 2 FROM tenancy.homes WHERE version = 2")
     async with _full_lock_table(frail):
-        running = asyncio.create_task(run(frail, 2))
-        await asyncio.wait({running, asyncio.create_task(felt.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        await felt.wait()
     result, outcomes = await running
-    assert (result.status, result.done) == ("done", 4)
+    assert (result.status, result.done) == ("done", 30)
     assert max(outcome.attempts for outcome in outcomes.values()) > 1
 
 

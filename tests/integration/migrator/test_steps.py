@@ -116,6 +116,9 @@ async def test_a_run_that_is_stopped_between_batches_is_gone_on_with(fleet: Flee
     plan = await plan_migration(fleet.databases, fleet.template, Options(target=4))
     assert "from version 2 to 4, 1 with steps of version 2 to finish first" in str(plan)
 
+    assert "version 3 goes on after its transaction: concurrent.sql" in str(plan)
+    assert plan.beside == {3: ("concurrent",)}
+
     result, _ = await run(fleet, 2)
     assert (result.status, result.done) == ("done", 1)
     assert await debts(fleet, home) == []
@@ -162,24 +165,31 @@ async def test_a_paused_run_changes_no_row_until_it_may_go_on(fleet: Fleet) -> N
     assert [each.status for each in outcomes] == ["done"]
 
 
-async def test_nothing_of_a_step_is_left_in_the_session(fleet: Fleet) -> None:
-    homes = [await add(fleet, slug, rows=1) for slug in ("one", "two")]
-    reins, done = Reins(), asyncio.Event()
+@pytest.mark.parametrize(("status", "version"), [("done", 4), ("failed", 2)])
+async def test_nothing_of_a_step_is_left_in_the_session(fleet: Fleet, status: str, version: int) -> None:
+    first, second = [await add(fleet, slug, rows=1) for slug in ("first", "second")]
+    if status == "failed":
+        await put(fleet, first, "thing 0")
+    reins, heard = Reins(), asyncio.Event()
+    outcomes: list[str] = []
 
-    def report(_: HomeResult) -> None:
-        if not done.is_set():
+    def report(outcome: HomeResult) -> None:
+        outcomes.append(outcome.status)
+        if not heard.is_set():
             reins.pause()
-        done.set()
+        heard.set()
 
     plan = await plan_migration(fleet.databases, fleet.template, Options())
+    in_order = sorted(plan.homes, key=lambda home: home.label)
     job = Job(fleet.databases, fleet.template, 4, reins, report)
-    running = asyncio.create_task(Lane(job, fleet.cluster, plan.homes).run(1))
-    await done.wait()
+    running = asyncio.create_task(Lane(job, fleet.cluster, in_order).run(1))
+    await heard.wait()
     async with fleet.admin() as other:
         assert await other.fetchval(_HELD) == 0
     reins.go_on()
     await running
-    assert [await fleet.version(home) for home in homes] == [4, 4]
+    assert outcomes == [status, "done"]
+    assert [await fleet.version(home) for home in (first, second)] == [version, 4]
 
 
 async def test_a_build_that_fails_is_told_and_leaves_nothing_invalid(fleet: Fleet) -> None:
