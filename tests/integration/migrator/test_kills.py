@@ -29,16 +29,18 @@ VERSIONS = 12
 
 # A row for each stamp that was committed, in the transaction of the stamp.
 _COUNT = """
-CREATE TABLE public.stamped (home_id uuid NOT NULL, version integer NOT NULL);
-CREATE FUNCTION public.count_stamp() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE SCHEMA counting;
+GRANT USAGE ON SCHEMA counting TO PUBLIC;
+CREATE TABLE counting.stamped (home_id uuid NOT NULL, version integer NOT NULL);
+CREATE FUNCTION counting.count_stamp() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO public.stamped VALUES (new.id, new.version);
+    INSERT INTO counting.stamped VALUES (new.id, new.version);
     RETURN NULL;
 END
 $$;
-GRANT INSERT ON public.stamped TO PUBLIC;
+GRANT INSERT ON counting.stamped TO PUBLIC;
 SET ROLE cp_tenancy;
-CREATE TRIGGER stamped AFTER UPDATE OF version ON tenancy.homes FOR EACH ROW EXECUTE FUNCTION public.count_stamp();
+CREATE TRIGGER stamped AFTER UPDATE OF version ON tenancy.homes FOR EACH ROW EXECUTE FUNCTION counting.count_stamp();
 RESET ROLE;
 """
 
@@ -75,7 +77,7 @@ async def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_never_been
     reached = min(reached + 1, VERSIONS)
 
     async with fleet.admin() as admin:
-        stamps = Counter(map(tuple, await admin.fetch("SELECT home_id, version FROM public.stamped")))
+        stamps = Counter(map(tuple, await admin.fetch("SELECT home_id, version FROM counting.stamped")))
         expected = {(home.id, version) for home in homes for version in range(2, reached + 1)}
         assert stamps == Counter(expected)
         whole = await structure(admin, (await fleet.add("whole", version=reached)).id)
