@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -126,12 +126,64 @@ class MigrationPage(BaseModel):
     next_cursor: str | None
 
 
-class MigrationPlan(BaseModel):
-    """What a run would do: homes that are behind, in groups that run the same script, and in waves.
+class PlanGroup(BaseModel):
+    """Homes that run the same script in the same way."""
 
-    `locks` tells of each version that is new to the fleet what it keeps waiting; `pinned` names the homes that go no
-    further than `pin`.
-    """
+    cluster: str
+    isolation: Isolation
+    from_: int = Field(alias="from")
+    to: int
+    homes: int
+    tenants: int
+
+
+class PlanPinned(BaseModel):
+    """A home that goes no further than `pin`; it is at `version`."""
+
+    cluster: str
+    tenant: str
+    isolation: Isolation
+    version: int
+    pin: int
+    reason: str
+    expires_at: datetime
+
+
+class PlanUnreached(BaseModel):
+    """A database that did not answer; its homes are not part of the plan."""
+
+    cluster: str
+    database: str
+    error: str
+
+
+class PlanWave(BaseModel):
+    """Homes that run before those of the next wave begin."""
+
+    name: str
+    homes: int
+
+
+class PlanLock(BaseModel):
+    """The strongest lock on a relation that stood before the version, and the file that took it; null for the stamp."""
+
+    relation: str
+    mode: str
+    file: str | None
+    rewritten: bool
+    scans: int
+
+
+class PlanLocks(BaseModel):
+    """What a version that is new to the fleet keeps waiting."""
+
+    version: int
+    name: str
+    locks: list[PlanLock]
+
+
+class MigrationPlan(BaseModel):
+    """What a run would do: `homes` are behind, `current` at the target, `ahead` past it, `building` not built yet."""
 
     template: str
     target: int
@@ -140,11 +192,11 @@ class MigrationPlan(BaseModel):
     ahead: int
     building: int
     deleting: list[str]
-    pinned: list[dict[str, Any]]
-    groups: list[dict[str, Any]]
-    unreached: list[dict[str, Any]]
-    waves: list[dict[str, Any]]
-    locks: list[dict[str, Any]]
+    pinned: list[PlanPinned]
+    groups: list[PlanGroup]
+    unreached: list[PlanUnreached]
+    waves: list[PlanWave]
+    locks: list[PlanLocks]
 
 
 class PinPut(Body):

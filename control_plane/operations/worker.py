@@ -16,7 +16,7 @@ from control_plane.operations.timing import Timing
 from control_plane.pools.databases import Databases
 
 AT_ONCE = 4  # operations per worker
-RUNS_AT_ONCE = 16  # runs per worker; one that is paused costs next to nothing
+RUNS_AT_ONCE = 8  # runs per worker; each keeps one connection of the registry, also while it is paused
 
 Advance = Callable[[UUID], Awaitable[None]]
 Migrate = Callable[[UUID, asyncio.Event], Awaitable[None]]

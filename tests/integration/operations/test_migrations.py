@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,8 +25,10 @@ from control_plane.registry import runs, template_versions
 from control_plane.registry.models import Cluster, Tenant
 from control_plane.settings import Settings
 from control_plane.templates import Templates
+from tests.conftest import SECRET_KEY
 from tests.integration.migrator.runs import WAITING, holding, until
 from tests.integration.operations.conftest import FAST
+from tests.integration.operations.dying_worker import MOMENTS
 from tests.support.fleet import Fleet
 from tests.support.templates import with_first_versions
 
@@ -148,3 +154,31 @@ async def test_a_run_of_the_command_line_is_no_worker_s_business(operations: Ope
         await asyncio.sleep(2 * FAST.repair)  # nobody takes it
         shown = await operators.show(fleet.databases, "last")
         assert (shown.id, shown.done, shown.runner) == (halted.id, 0, False)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_worker_that_is_killed_at_any_moment_leaves_a_run_that_the_next_one_ends(
+    operations: Operations, fleet: Fleet, moment: str
+) -> None:
+    homes = [await fleet.add(f"acme-{mode}", mode) for mode in ("schema", "database", "shared")]
+    run = await start(operations)
+    options = {
+        "settings": {"home": str(fleet.databases.settings.home), "templates": str(fleet.databases.settings.templates)},
+        "registry": fleet.databases.registry_dsn,
+        "key": SECRET_KEY,
+        "timing": dataclasses.asdict(FAST),
+        "moment": moment,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.integration.operations.dying_worker", json.dumps(options)
+    )
+    assert await process.wait() == -signal.SIGKILL
+    left = await operators.show(fleet.databases, str(run.id))
+    assert left.status in ("queued", "running")
+    async with working(operations):
+        done = await reached(fleet, run, "done")
+    assert (done.id, done.planned, done.done, done.failed, done.durable) == (run.id, 3, 3, 0, True)
+    assert [await fleet.version(home) for home in homes] == [3, 3, 3]
+    assert [await fleet.copied_version(home) for home in homes] == [3, 3, 3]
+    async with fleet.databases.registry() as session:
+        assert (await session.scalars(text("SELECT status FROM run_homes"))).all() == ["done"] * 3
