@@ -22,11 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from control_plane.pools.connect import registry_engine
 from control_plane.registry import job_schema
 from control_plane.registry.models import Base
-<<<<<<< HEAD
 from control_plane.registry.upgrade import MIGRATIONS, alembic_config, is_current, shipped_heads, upgrade
-=======
-from control_plane.registry.upgrade import MIGRATIONS, alembic_config, is_current, upgrade
->>>>>>> http
 
 
 @pytest_asyncio.fixture
