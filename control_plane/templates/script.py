@@ -42,9 +42,22 @@ class Script:
         everything = json.dumps([astuple(part) for part in self.parts] + [self.api_versions, self.manifest])
         return hashlib.sha256(everything.encode()).hexdigest()
 
-    def message(self, home_id: UUID, schema_name: str, lock_timeout: float, statement_timeout: float = 0) -> str:
-        """The text for `Connection.execute` without arguments; timeouts in seconds, 0 = none."""
-        return "\n".join(sql for _, sql in self.sections(home_id, schema_name, lock_timeout, statement_timeout))
+    def message(
+        self,
+        home_id: UUID,
+        schema_name: str,
+        lock_timeout: float,
+        statement_timeout: float = 0,
+        *,
+        before_stamp: str = "",
+    ) -> str:
+        """The text for `Connection.execute` without arguments; timeouts in seconds, 0 = none.
+
+        `before_stamp` is what the stamp needs, as the role that sends the message.
+        """
+        *sections, stamp = self.sections(home_id, schema_name, lock_timeout, statement_timeout)
+        between = (f"SET LOCAL ROLE NONE;\n{before_stamp}",) if before_stamp else ()
+        return "\n".join([*(sql for _, sql in sections), *between, stamp[1]])
 
     def locate(
         self,
