@@ -101,13 +101,7 @@ class Home(Timestamps, Base):
     __table_args__ = (
         _one_of("isolation", ISOLATIONS),
         # One shared home per (cluster, template).
-        Index(
-            "uq_homes_shared",
-            "cluster_id",
-            "template",
-            unique=True,
-            postgresql_where=text("isolation = 'shared'"),
-        ),
+        Index("uq_homes_shared", "cluster_id", "template", unique=True, postgresql_where=text("isolation = 'shared'")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -171,12 +165,7 @@ class Operation(Timestamps, Base):
     __table_args__ = (
         _one_of("status", OPERATION_STATUSES),
         # A tenant has one operation at a time.
-        Index(
-            "uq_operations_open",
-            "tenant_id",
-            unique=True,
-            postgresql_where=text("status IN ('queued', 'running')"),
-        ),
+        Index("uq_operations_open", "tenant_id", unique=True, postgresql_where=text("status IN ('queued', 'running')")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
