@@ -16,6 +16,7 @@ from control_plane.cli import (
     init,
     migrate,
     migrate_runs,
+    repair,
     serve,
     template,
     tenant,
@@ -40,6 +41,7 @@ app.add_typer(adopt.app, name="adopt")
 app.add_typer(cutover.app, name="cutover")
 app.add_typer(template.app, name="template")
 app.command("migrate-all")(migrate.migrate_all_command)
+migrate_runs.app.command("repair")(repair.repair)
 app.add_typer(migrate_runs.app, name="migrate")
 app.command("deprecations")(deprecations.deprecations)
 app.add_typer(token.app, name="token")

@@ -1,0 +1,256 @@
+"""The statements that make, change and drop single objects of a home, from what structure.sql tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from control_plane.migrator.structure import LOGIN, Aspects, Key
+from control_plane.templates.script import quote
+
+_OWNED = {  # as ALTER … OWNER TO and GRANT … ON name their kinds
+    "schema": ("SCHEMA", "SCHEMA"),
+    "table": ("TABLE", "TABLE"),
+    "view": ("VIEW", "TABLE"),
+    "sequence": ("SEQUENCE", "SEQUENCE"),
+    "function": ("ROUTINE", "ROUTINE"),
+    "type": ("TYPE", "TYPE"),
+}
+_FIRES = {"on": "ENABLE", "off": "DISABLE", "on replicas": "ENABLE REPLICA", "always": "ENABLE ALWAYS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of one home."""
+
+    schema: str
+    logins: Sequence[str]
+
+    def schema_of(self, key: Key) -> str:
+        return quote(self.schema if key.schema == "base" else f"{self.schema}__{key.schema}")
+
+    def table(self, key: Key) -> str:
+        """Of a table, and of what is part of one."""
+        return f"{self.schema_of(key)}.{quote(key.relation or key.name)}"
+
+    def of(self, key: Key) -> str:
+        """As DDL names an object that has a name of its own."""
+        if key.kind == "schema":
+            return self.schema_of(key)
+        if key.kind != "function":
+            return f"{self.schema_of(key)}.{quote(key.name)}"
+        name, _, arguments = key.name.partition("(")
+        return f"{self.schema_of(key)}.{quote(name)}({arguments.replace('<home>', self.schema)}"
+
+    def roles(self, role: str) -> list[str]:
+        """A role as the aspects name it."""
+        return [quote(login) for login in self.logins] if role == LOGIN else [role]
+
+
+def created(names: Names, key: Key, aspects: Aspects, objects: Mapping[Key, Aspects], routine: str | None) -> list[str]:
+    """What makes an object, as cp_owner and without grants; `objects` are all of the home, `routine` its text."""
+    if key.kind == "schema":
+        return [f"CREATE SCHEMA {names.of(key)}"]
+    if key.kind == "table":
+        return _created_table(names, key, aspects, objects)
+    if key.kind == "column":
+        return [f"ALTER TABLE {names.table(key)} ADD COLUMN {column(key, aspects)}"]
+    if key.kind == "constraint":
+        suffix = "" if aspects["validated"] else " NOT VALID"
+        return [f"ALTER TABLE {names.table(key)} ADD CONSTRAINT {quote(key.name)} {aspects['definition']}{suffix}"]
+    if key.kind == "view":
+        return [replaced_view(names, key, aspects)]
+    if key.kind == "policy":
+        return [_created_policy(names, key, aspects)]
+    if key.kind == "trigger":
+        fires = [] if aspects["fires"] == "on" else [fires_as(names, key, aspects["fires"])]
+        return [aspects["definition"], *fires]
+    if key.kind == "function":
+        assert routine is not None
+        # Born without it, unless the database has lost its default privileges.
+        return [routine.rstrip(), f"REVOKE ALL ON ROUTINE {names.of(key)} FROM PUBLIC"]
+    if key.kind == "sequence":
+        return [f"CREATE SEQUENCE {names.of(key)} AS {aspects['type']} {_sequence_options(aspects)}"]
+    if key.kind == "type":
+        return [_created_type(names, key, aspects)]
+    definition: str = aspects["definition"]  # index, rule, statistics
+    return [definition.rstrip(";")]
+
+
+def dropped(names: Names, key: Key) -> str:
+    """Without CASCADE: what depends on it must be gone before."""
+    if key.kind == "constraint":
+        return f"ALTER TABLE {names.table(key)} DROP CONSTRAINT {quote(key.name)}"
+    if key.kind in ("policy", "trigger", "rule"):
+        return f"DROP {key.kind.upper()} {quote(key.name)} ON {names.table(key)}"
+    kind = "ROUTINE" if key.kind == "function" else key.kind.upper()
+    name = f"{names.schema_of(key)}.{quote(key.name)}" if key.kind in ("index", "statistics") else names.of(key)
+    return f"DROP {kind} {name}"
+
+
+def column(key: Key, aspects: Aspects) -> str:
+    """A column as CREATE TABLE and ADD COLUMN define it."""
+    parts = [quote(key.name), aspects["type"]]
+    if "collation" in aspects:
+        parts.append(f"COLLATE {aspects['collation']}")
+    if "generated" in aspects:
+        expression, _, how = aspects["generated"].rpartition(" ")
+        parts.append(f"GENERATED ALWAYS AS ({expression}) {how}")
+    if "identity" in aspects:
+        parts.append(f"GENERATED {aspects['identity']} AS IDENTITY")
+    if "default" in aspects:
+        parts.append(f"DEFAULT {aspects['default']}")
+    if aspects["not null"]:
+        parts.append("NOT NULL")
+    return " ".join(parts)
+
+
+def replaced_view(names: Names, key: Key, aspects: Aspects) -> str:
+    options = aspects.get("options")
+    with_options = f" WITH ({', '.join(options)})" if options else ""
+    return f"CREATE OR REPLACE VIEW {names.of(key)}{with_options} AS\n{aspects['definition']}"
+
+
+def fires_as(names: Names, key: Key, fires: str) -> str:
+    return f"ALTER TABLE {names.table(key)} {_FIRES[fires]} TRIGGER {quote(key.name)}"
+
+
+def changed_options(names: Names, key: Key, expected: Sequence[str] | None, found: Sequence[str] | None) -> list[str]:
+    what = f"ALTER {key.kind.upper()} {names.of(key)}"
+    gone = sorted({option.partition("=")[0] for option in set(found or ()) - set(expected or ())})
+    reset = [f"{what} RESET ({', '.join(gone)})"] if gone else []
+    return reset + ([f"{what} SET ({', '.join(expected)})"] if expected else [])
+
+
+def changed_column(names: Names, key: Key, aspect: str, expected: Any) -> str | None:
+    """None for what cannot be changed in place."""
+    alter = f"ALTER TABLE {names.table(key)} ALTER COLUMN {quote(key.name)}"
+    if aspect == "default":
+        return f"{alter} DROP DEFAULT" if expected is None else f"{alter} SET DEFAULT {expected}"
+    if aspect == "not null" or (aspect == "unchecked" and not expected):
+        return f"{alter} DROP NOT NULL" if aspect == "not null" and not expected else f"{alter} SET NOT NULL"
+    return None
+
+
+def changed_sequence(names: Names, key: Key, aspects: Aspects) -> list[str]:
+    return [f"ALTER SEQUENCE {names.of(key)} AS {aspects['type']} {_sequence_options(aspects)}"]
+
+
+def owned_sequence(names: Names, key: Key, aspects: Aspects) -> str:
+    by = aspects.get("owned by")
+    place = f"{names.schema_of(key)}.{quote(by[0])}.{quote(by[1])}" if by else "NONE"
+    return f"ALTER SEQUENCE {names.of(key)} OWNED BY {place}"
+
+
+def owned(names: Names, key: Key, owner: str) -> list[str]:
+    """Gives an object to `owner`, who must be able to create in the schema for the length of the statement."""
+    kind, _ = _OWNED[key.kind]
+    (role,) = names.roles(owner)[:1]
+    alter = f"ALTER {kind} {names.of(key)} OWNER TO {role}"
+    if owner == "cp_owner" or key.kind == "schema":
+        return [alter]
+    schema = names.schema_of(key)
+    return [f"GRANT CREATE ON SCHEMA {schema} TO {role}", alter, f"REVOKE CREATE ON SCHEMA {schema} FROM {role}"]
+
+
+def granted(names: Names, key: Key, grantee: str, wanted: Sequence[str], present: Sequence[str] = ()) -> Iterator[str]:
+    """From the privileges that `grantee` has to those that it should have; one that may be passed on ends with *."""
+    target = _grant_target(names, key)
+    roles = ", ".join(names.roles(grantee))
+    for option, suffix in (("", ""), ("*", " WITH GRANT OPTION")):
+        missing = sorted(each for each in set(wanted) - set(present) if each.endswith("*") == bool(option))
+        if missing:
+            yield f"GRANT {_privileges(key, missing)} ON {target} TO {roles}{suffix}"
+    extra = sorted(set(present) - set(wanted))
+    passed_on = [each for each in extra if each.endswith("*") and each.rstrip("*") in wanted]
+    if passed_on:
+        yield f"REVOKE GRANT OPTION FOR {_privileges(key, passed_on)} ON {target} FROM {roles}"
+    gone = [each for each in extra if each not in passed_on and f"{each}*" not in wanted]
+    if gone:
+        yield f"REVOKE {_privileges(key, gone)} ON {target} FROM {roles}"
+
+
+def _grant_target(names: Names, key: Key) -> str:
+    if key.kind == "column":
+        return f"TABLE {names.table(key)}"
+    return f"{_OWNED[key.kind][1]} {names.of(key)}"
+
+
+def _privileges(key: Key, privileges: Sequence[str]) -> str:
+    of = f" ({quote(key.name)})" if key.kind == "column" else ""
+    return ", ".join(f"{each.rstrip('*')}{of}" for each in privileges)
+
+
+def _created_table(names: Names, key: Key, aspects: Aspects, objects: Mapping[Key, Aspects]) -> list[str]:
+    keys = [Key("column", key.schema, key.name, name) for name in aspects.get("columns", [])]
+    columns = ",\n    ".join(column(each, objects[each]) for each in keys)
+    unlogged = "UNLOGGED " if aspects["persistence"] == "u" else ""
+    by = f" PARTITION BY {aspects['partitioned by']}" if "partitioned by" in aspects else ""
+    options = f" WITH ({', '.join(aspects['options'])})" if aspects.get("options") else ""
+    statements = [f"CREATE {unlogged}TABLE {names.of(key)} (\n    {columns}\n){by}{options}"]
+    if "partition" in aspects:
+        statements.append(
+            f"ALTER TABLE {aspects['parents'][0]} ATTACH PARTITION {names.of(key)} {aspects['partition']}"
+        )
+    return statements + [
+        row_security(names, key, aspect, True)
+        for aspect in ("row security", "forced row security")
+        if aspects[aspect]
+    ]
+
+
+def row_security(names: Names, key: Key, aspect: str, on: bool) -> str:
+    if aspect == "row security":
+        return f"ALTER TABLE {names.of(key)} {'ENABLE' if on else 'DISABLE'} ROW LEVEL SECURITY"
+    return f"ALTER TABLE {names.of(key)} {'FORCE' if on else 'NO FORCE'} ROW LEVEL SECURITY"
+
+
+def _created_policy(names: Names, key: Key, aspects: Aspects) -> str:
+    roles = ", ".join(each for role in aspects["roles"] for each in names.roles(role))
+    text = (
+        f"CREATE POLICY {quote(key.name)} ON {names.table(key)} AS {aspects['form']} FOR {aspects['command']} TO {roles}"
+    )
+    if "using" in aspects:
+        text += f" USING ({aspects['using']})"
+    return text + (f" WITH CHECK ({aspects['check']})" if "check" in aspects else "")
+
+
+def _sequence_options(aspects: Aspects) -> str:
+    cycle = "CYCLE" if aspects["cycle"] else "NO CYCLE"
+    return (
+        f"INCREMENT BY {aspects['increment']} MINVALUE {aspects['min']} MAXVALUE {aspects['max']} "
+        f"START WITH {aspects['start']} CACHE {aspects['cache']} {cycle}"
+    )
+
+
+def _created_type(names: Names, key: Key, aspects: Aspects) -> str:
+    name, form = names.of(key), aspects["form"]
+    if form == "enum":
+        return f"CREATE TYPE {name} AS ENUM ({', '.join(map(_literal, aspects['labels']))})"
+    if form == "composite":
+        return f"CREATE TYPE {name} AS ({', '.join(aspects['columns'])})"
+    if form == "range":
+        return f"CREATE TYPE {name} AS RANGE (SUBTYPE = {aspects['range of']})"
+    parts = [f"CREATE DOMAIN {name} AS {aspects['type']}"]
+    parts += [f"DEFAULT {aspects['default']}"] if "default" in aspects else []
+    parts += ["NOT NULL"] if aspects["not null"] else []
+    parts += [f"CONSTRAINT {quote(check)} {text}" for check, text in sorted(aspects.get("checks", {}).items())]
+    return " ".join(parts)
+
+
+def added_labels(names: Names, key: Key, expected: Sequence[str], found: Sequence[str]) -> list[str] | None:
+    """The statements that bring an enum from `found` to `expected`; None where one would have to go or move."""
+    if [label for label in expected if label in found] != list(found):
+        return None
+    statements = []
+    for number, label in enumerate(expected):
+        if label not in found:
+            first = f" BEFORE {_literal(found[0])}" if found else ""
+            place = f" AFTER {_literal(expected[number - 1])}" if number else first
+            statements.append(f"ALTER TYPE {names.of(key)} ADD VALUE {_literal(label)}{place}")
+    return statements
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
