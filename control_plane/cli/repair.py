@@ -25,7 +25,9 @@ from control_plane.settings import Settings
 
 
 def repair(
-    tenant: Annotated[str | None, typer.Option("--tenant", metavar="SLUG", help="Only the home of this tenant.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", metavar="SLUG", help="Only the home of this tenant.")
+    ] = None,
     home: Annotated[UUID | None, typer.Option("--home", metavar="ID", help="Only the home of this id.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this the plan is printed.")] = False,
     json: Json = False,

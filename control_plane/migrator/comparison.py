@@ -189,9 +189,11 @@ async def _differences(
     databases: Databases, version: int, reference: Reference, home: BuiltHome
 ) -> list[Difference] | str | None:
     """The differences now, why there is no telling, or None for a home that is gone."""
-    async with databases.admin(home.place.cluster, home.place.database, purpose="doctor") as connection:
-        async with reading(connection, databases.settings.lock_timeout):
-            found = await read_structure(connection, home.home_id)
+    async with (
+        databases.admin(home.place.cluster, home.place.database, purpose="doctor") as connection,
+        reading(connection, databases.settings.lock_timeout),
+    ):
+        found = await read_structure(connection, home.home_id)
     if found is None:
         return None
     if found.version != version:

@@ -1,10 +1,9 @@
-"""The statements that make, change and drop single objects of a home, from what structure.sql tells of them."""
+"""The statements that make and drop single objects of a home, from what structure.sql tells of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from control_plane.migrator.structure import LOGIN, Aspects, Key
 from control_plane.templates.script import quote
@@ -50,32 +49,16 @@ class Names:
 
 def created(names: Names, key: Key, aspects: Aspects, objects: Mapping[Key, Aspects], routine: str | None) -> list[str]:
     """What makes an object, as cp_owner and without grants; `objects` are all of the home, `routine` its text."""
-    if key.kind == "schema":
-        return [f"CREATE SCHEMA {names.of(key)}"]
     if key.kind == "table":
         return _created_table(names, key, aspects, objects)
-    if key.kind == "column":
-        return [f"ALTER TABLE {names.table(key)} ADD COLUMN {column(key, aspects)}"]
-    if key.kind == "constraint":
-        suffix = "" if aspects["validated"] else " NOT VALID"
-        return [f"ALTER TABLE {names.table(key)} ADD CONSTRAINT {quote(key.name)} {aspects['definition']}{suffix}"]
-    if key.kind == "view":
-        return [replaced_view(names, key, aspects)]
-    if key.kind == "policy":
-        return [_created_policy(names, key, aspects)]
-    if key.kind == "trigger":
-        fires = [] if aspects["fires"] == "on" else [fires_as(names, key, aspects["fires"])]
-        return [aspects["definition"], *fires]
     if key.kind == "function":
         assert routine is not None
         # Born without it, unless the database has lost its default privileges.
         return [routine.rstrip(), f"REVOKE ALL ON ROUTINE {names.of(key)} FROM PUBLIC"]
-    if key.kind == "sequence":
-        return [f"CREATE SEQUENCE {names.of(key)} AS {aspects['type']} {_sequence_options(aspects)}"]
-    if key.kind == "type":
-        return [_created_type(names, key, aspects)]
-    definition: str = aspects["definition"]  # index, rule, statistics
-    return [definition.rstrip(";")]
+    if key.kind == "trigger":
+        fires = [] if aspects["fires"] == "on" else [fires_as(names, key, aspects["fires"])]
+        return [aspects["definition"], *fires]
+    return [_CREATED[key.kind](names, key, aspects)]
 
 
 def dropped(names: Names, key: Key) -> str:
@@ -114,27 +97,6 @@ def replaced_view(names: Names, key: Key, aspects: Aspects) -> str:
 
 def fires_as(names: Names, key: Key, fires: str) -> str:
     return f"ALTER TABLE {names.table(key)} {_FIRES[fires]} TRIGGER {quote(key.name)}"
-
-
-def changed_options(names: Names, key: Key, expected: Sequence[str] | None, found: Sequence[str] | None) -> list[str]:
-    what = f"ALTER {key.kind.upper()} {names.of(key)}"
-    gone = sorted({option.partition("=")[0] for option in set(found or ()) - set(expected or ())})
-    reset = [f"{what} RESET ({', '.join(gone)})"] if gone else []
-    return reset + ([f"{what} SET ({', '.join(expected)})"] if expected else [])
-
-
-def changed_column(names: Names, key: Key, aspect: str, expected: Any) -> str | None:
-    """None for what cannot be changed in place."""
-    alter = f"ALTER TABLE {names.table(key)} ALTER COLUMN {quote(key.name)}"
-    if aspect == "default":
-        return f"{alter} DROP DEFAULT" if expected is None else f"{alter} SET DEFAULT {expected}"
-    if aspect == "not null" or (aspect == "unchecked" and not expected):
-        return f"{alter} DROP NOT NULL" if aspect == "not null" and not expected else f"{alter} SET NOT NULL"
-    return None
-
-
-def changed_sequence(names: Names, key: Key, aspects: Aspects) -> list[str]:
-    return [f"ALTER SEQUENCE {names.of(key)} AS {aspects['type']} {_sequence_options(aspects)}"]
 
 
 def owned_sequence(names: Names, key: Key, aspects: Aspects) -> str:
@@ -194,9 +156,7 @@ def _created_table(names: Names, key: Key, aspects: Aspects, objects: Mapping[Ke
             f"ALTER TABLE {aspects['parents'][0]} ATTACH PARTITION {names.of(key)} {aspects['partition']}"
         )
     return statements + [
-        row_security(names, key, aspect, True)
-        for aspect in ("row security", "forced row security")
-        if aspects[aspect]
+        row_security(names, key, aspect, True) for aspect in ("row security", "forced row security") if aspects[aspect]
     ]
 
 
@@ -208,15 +168,14 @@ def row_security(names: Names, key: Key, aspect: str, on: bool) -> str:
 
 def _created_policy(names: Names, key: Key, aspects: Aspects) -> str:
     roles = ", ".join(each for role in aspects["roles"] for each in names.roles(role))
-    text = (
-        f"CREATE POLICY {quote(key.name)} ON {names.table(key)} AS {aspects['form']} FOR {aspects['command']} TO {roles}"
-    )
+    text = f"CREATE POLICY {quote(key.name)} ON {names.table(key)} AS {aspects['form']} FOR {aspects['command']}"
+    text += f" TO {roles}"
     if "using" in aspects:
         text += f" USING ({aspects['using']})"
     return text + (f" WITH CHECK ({aspects['check']})" if "check" in aspects else "")
 
 
-def _sequence_options(aspects: Aspects) -> str:
+def sequence_options(aspects: Aspects) -> str:
     cycle = "CYCLE" if aspects["cycle"] else "NO CYCLE"
     return (
         f"INCREMENT BY {aspects['increment']} MINVALUE {aspects['min']} MAXVALUE {aspects['max']} "
@@ -227,7 +186,7 @@ def _sequence_options(aspects: Aspects) -> str:
 def _created_type(names: Names, key: Key, aspects: Aspects) -> str:
     name, form = names.of(key), aspects["form"]
     if form == "enum":
-        return f"CREATE TYPE {name} AS ENUM ({', '.join(map(_literal, aspects['labels']))})"
+        return f"CREATE TYPE {name} AS ENUM ({', '.join(map(literal, aspects['labels']))})"
     if form == "composite":
         return f"CREATE TYPE {name} AS ({', '.join(aspects['columns'])})"
     if form == "range":
@@ -239,18 +198,41 @@ def _created_type(names: Names, key: Key, aspects: Aspects) -> str:
     return " ".join(parts)
 
 
-def added_labels(names: Names, key: Key, expected: Sequence[str], found: Sequence[str]) -> list[str] | None:
-    """The statements that bring an enum from `found` to `expected`; None where one would have to go or move."""
-    if [label for label in expected if label in found] != list(found):
-        return None
-    statements = []
-    for number, label in enumerate(expected):
-        if label not in found:
-            first = f" BEFORE {_literal(found[0])}" if found else ""
-            place = f" AFTER {_literal(expected[number - 1])}" if number else first
-            statements.append(f"ALTER TYPE {names.of(key)} ADD VALUE {_literal(label)}{place}")
-    return statements
-
-
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def _created_schema(names: Names, key: Key, aspects: Aspects) -> str:
+    return f"CREATE SCHEMA {names.of(key)}"
+
+
+def _created_column(names: Names, key: Key, aspects: Aspects) -> str:
+    return f"ALTER TABLE {names.table(key)} ADD COLUMN {column(key, aspects)}"
+
+
+def _created_constraint(names: Names, key: Key, aspects: Aspects) -> str:
+    suffix = "" if aspects["validated"] else " NOT VALID"
+    return f"ALTER TABLE {names.table(key)} ADD CONSTRAINT {quote(key.name)} {aspects['definition']}{suffix}"
+
+
+def _created_sequence(names: Names, key: Key, aspects: Aspects) -> str:
+    return f"CREATE SEQUENCE {names.of(key)} AS {aspects['type']} {sequence_options(aspects)}"
+
+
+def _defined(names: Names, key: Key, aspects: Aspects) -> str:
+    definition: str = aspects["definition"]
+    return definition.rstrip(";")
+
+
+_CREATED: dict[str, Callable[[Names, Key, Aspects], str]] = {
+    "schema": _created_schema,
+    "type": _created_type,
+    "sequence": _created_sequence,
+    "column": _created_column,
+    "constraint": _created_constraint,
+    "view": replaced_view,
+    "policy": _created_policy,
+    "index": _defined,
+    "statistics": _defined,
+    "rule": _defined,
+}

@@ -21,7 +21,7 @@ from control_plane.settings import shipped
 from control_plane.templates import Template
 
 _NEEDS = (shipped("sql") / "migrator" / "needs.sql").read_text("utf-8")
-# A login role would outlive the database that is dropped. A role serves one home, so each gives it back when it was read.
+# A login role would outlive the database. A role serves one home, so each gives it back once it has been read.
 _REGISTER = "SELECT tenancy.register_home('{home}', '{isolation}', '{template}', {tenant}, session_user::text);"
 _GIVE_BACK = "DELETE FROM tenancy.home_roles WHERE home_id = $1"
 _ROUTINES = "SELECT oid::text, pg_get_functiondef(oid) FROM pg_proc WHERE oid = ANY ($1::oid[]) AND prokind <> 'a'"
@@ -95,10 +95,10 @@ async def read_needs(connection: asyncpg.Connection, structure: Structure, home:
     """Which objects of a home need which others; within `reading`."""
     needs: dict[Key, set[Key]] = {}
     for row in await connection.fetch(_NEEDS, home):
-        object, needed = (_at(structure, row[name]) for name in ("object", "needed"))
+        key, needed = (_at(structure, row[name]) for name in ("object", "needed"))
         # A sequence goes with its column, which needs it in turn.
-        if object is not None and needed is not None and object != needed and object.kind != "sequence":
-            needs.setdefault(object, set()).add(needed)
+        if key is not None and needed is not None and key != needed and key.kind != "sequence":
+            needs.setdefault(key, set()).add(needed)
     return {key: frozenset(needed) for key, needed in needs.items()}
 
 

@@ -15,7 +15,7 @@ from control_plane.migrator.comparison import Comparison, DifferingHome, Progres
 from control_plane.migrator.differences import find_differences
 from control_plane.migrator.fingerprints import BuiltHome
 from control_plane.migrator.references import read_needs
-from control_plane.migrator.restoring import Left, Restoration, needed_facts, restore
+from control_plane.migrator.restoring import Left, Restoration, restore, tables_to_look_into
 from control_plane.migrator.structure import Key, read_structure, reading
 from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, pause, sqlstate_of
 from control_plane.pools.databases import Databases
@@ -115,7 +115,7 @@ class _Work:
     actor: str
 
     async def run(self) -> HomeRepair:
-        restoration = Restoration((), (), (), (), ())
+        restoration = Restoration()
         try:
             restoration = await self._plan()
             if not self.apply or not restoration.statements:
@@ -163,7 +163,9 @@ class _Work:
         home = self.differing.home
         if not await connection.fetchval(_HOLD, home.home_id):
             raise asyncpg.LockNotAvailableError("a migration holds the home")
-        await connection.execute(f"SET LOCAL search_path = pg_catalog; SET LOCAL lock_timeout = '{int(seconds * 1000)}ms'")
+        await connection.execute(
+            f"SET LOCAL search_path = pg_catalog; SET LOCAL lock_timeout = '{int(seconds * 1000)}ms'"
+        )
         restoration = await self._restoration(connection)
         for statement in restoration.statements:
             try:
@@ -187,7 +189,7 @@ class _Work:
                 raise _Undone("the home has gone on to another version meanwhile")
             needs = await read_needs(connection, found, home.home_id)
             occupied = set()
-            for table in needed_facts(reference.structure.objects, found.objects):
+            for table in tables_to_look_into(reference.structure.objects, found.objects):
                 if await _has_rows(connection, found.schema_name, table):
                     occupied.add(table)
         return restore(home.home_id, reference, found, needs, occupied)
@@ -195,8 +197,6 @@ class _Work:
     async def _record(self, restoration: Restoration) -> None:
         """Before it is done: a process that dies must not have changed a home in silence."""
         home = self.differing.home
-        left = {(each.difference.key, each.difference.aspect) for each in restoration.left}
-        repaired = [str(each) for each in restoration.differences if (each.key, each.aspect) not in left]
         async with self.databases.registry.begin() as session:
             audit.record(
                 session,
@@ -206,7 +206,7 @@ class _Work:
                 home=str(home.home_id),
                 template=home.template,
                 version=home.version,
-                differences=repaired,
+                differences=[str(each) for each in restoration.repaired],
             )
 
 

@@ -23,7 +23,7 @@ _OF_RELATION = {"column", "constraint", "policy", "trigger", "rule"}  # have no 
 # The catalogues are large and few of their rows are those of a home: anything but nested loops reads them whole.
 _SESSION = """
 SET LOCAL search_path = pg_catalog; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
-SET LOCAL enable_mergejoin = off; SET LOCAL lock_timeout = '{}ms'"""
+SET LOCAL enable_mergejoin = off; SET LOCAL work_mem = '64MB'; SET LOCAL lock_timeout = '{}ms'"""
 
 
 class Key(NamedTuple):
@@ -73,7 +73,7 @@ class Structure:
 async def reading(connection: asyncpg.Connection, lock_timeout: float) -> AsyncIterator[None]:
     """A transaction, or part of one, in which structures are read and nothing else; `lock_timeout` in seconds.
 
-    To print a definition takes locks on its tables, which only a change of them would wait for. They end with the block.
+    To print a definition locks its tables, which only a change of them would wait for. The locks end with the block.
     """
     transaction = connection.transaction()
     await transaction.start()
@@ -94,7 +94,11 @@ async def read_structure(connection: asyncpg.Connection, home_id: UUID) -> Struc
     for row in await connection.fetch(STRUCTURE, str(home_id)):
         name = row["name"].replace(names["schema_name"], "<home>")  # the types of a function's arguments
         key = Key(row["kind"], row["schema"], row["relation"], name)
-        objects[key] = json.loads(row["aspects"])
+        aspects = json.loads(row["aspects"] or "{}") | {
+            "owner": row["owner"],
+            "grants": json.loads(row["grants"] or "{}"),
+        }
+        objects[key] = {aspect: value for aspect, value in aspects.items() if value is not None}
         keys[row["address"]] = key
     return Structure(objects=objects, keys=keys, **names)
 

@@ -5,7 +5,7 @@ SELECT h.id AS home_id, h.version, encode(sha256(convert_to(
            'UTF8')), 'hex') AS fingerprint
 FROM (
     SELECT o.home_id, string_agg(
-               concat_ws(' ', o.kind, o.schema, o.relation, o.name, o.aspects), E'\n'
+               concat_ws(' ', o.kind, o.schema, o.relation, o.name, o.aspects, o.owner, o.grants), E'\n'
                ORDER BY o.kind COLLATE "C", o.schema COLLATE "C", o.relation COLLATE "C", o.name COLLATE "C"
            ) AS everything
     FROM ({structure}) AS o

@@ -1,7 +1,7 @@
 -- What stands in homes, a row per object: $1 the ids of the homes, joined by commas.
 --   schema    'base', or the API schema as in 'api_v2'; `relation` is the table or view that a part belongs to, else ''
 --   address   where pg_depend finds it: catalogue, oid, number of the column
---   aspects   what must be equal where homes are, as JSON; nulls are left out
+--   aspects   what must be equal where homes are, as JSON; `owner` and `grants` (grantee → privileges) are that, too
 -- The home's login role is '<login>'. Other names and ids of the home stand as they are: whoever compares homes replaces
 -- them. Indexes that constraints made, and NOT NULL, which is a constraint from PostgreSQL 18 on, are told of once.
 -- Run with the search_path pg_catalog, so that all names of a home are qualified, and with nothing but nested loops: the
@@ -45,22 +45,22 @@ types AS MATERIALIZED (
 objects AS (
     SELECT s.home_id, s.logins, 'schema' AS kind, s.schema, '' AS relation, '' AS name,
            'pg_namespace ' || s.schema_oid || ' 0' AS address,
-           n.nspowner AS owner, coalesce(n.nspacl, acldefault('n', n.nspowner)) AS acl, NULL::jsonb AS aspects
+           n.nspowner AS owner, coalesce(n.nspacl, acldefault('n', n.nspowner)) AS acl, NULL::json AS aspects
     FROM schemas AS s
     JOIN pg_namespace AS n ON n.oid = s.schema_oid
     UNION ALL
     SELECT r.home_id, r.logins, CASE WHEN r.relkind = 'f' THEN 'foreign-table' ELSE 'table' END, r.schema, '', r.relname,
            'pg_class ' || r.oid || ' 0', r.relowner, coalesce(r.relacl, acldefault('r', r.relowner)),
-           jsonb_build_object(
-               'columns', (SELECT jsonb_agg(a.attname ORDER BY a.attnum)
+           json_build_object(
+               'columns', (SELECT json_agg(a.attname ORDER BY a.attnum)
                            FROM pg_attribute AS a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped),
                'persistence', r.relpersistence,
-               'options', (SELECT jsonb_agg(o ORDER BY o COLLATE "C") FROM unnest(r.reloptions) AS o),
+               'options', (SELECT json_agg(o ORDER BY o COLLATE "C") FROM unnest(r.reloptions) AS o),
                'row security', r.relrowsecurity,
                'forced row security', r.relforcerowsecurity,
                'partitioned by', CASE WHEN r.relkind = 'p' THEN pg_get_partkeydef(r.oid) END,
                'partition', CASE WHEN r.relispartition THEN pg_get_expr(r.relpartbound, r.oid) END,
-               'parents', (SELECT jsonb_agg(i.inhparent::regclass::text ORDER BY i.inhseqno)
+               'parents', (SELECT json_agg(i.inhparent::regclass::text ORDER BY i.inhseqno)
                            FROM pg_inherits AS i WHERE i.inhrelid = r.oid),
                'written by', (SELECT CASE WHEN f.private THEN 'functions alone' ELSE 'functions' END
                               FROM tenancy.function_tables AS f
@@ -70,7 +70,7 @@ objects AS (
     UNION ALL
     SELECT r.home_id, r.logins, 'column', r.schema, r.relname, a.attname, format('pg_class %s %s', r.oid, a.attnum),
            NULL, a.attacl,
-           jsonb_build_object(
+           json_build_object(
                'type', format_type(a.atttypid, a.atttypmod),
                'not null', a.attnotnull,
                'unchecked', a.attnotnull AND EXISTS (
@@ -90,7 +90,7 @@ objects AS (
     -- An internal trigger that is off leaves a foreign key without effect.
     SELECT r.home_id, r.logins, 'constraint', r.schema, r.relname, k.conname, 'pg_constraint ' || k.oid || ' 0',
            NULL, NULL,
-           jsonb_build_object(
+           json_build_object(
                'definition', replace(pg_get_constraintdef(k.oid), ' NOT VALID', ''),
                'validated', k.convalidated,
                'inherited', k.coninhcount > 0,
@@ -100,7 +100,7 @@ objects AS (
     WHERE r.is_table
     UNION ALL
     SELECT r.home_id, r.logins, 'index', r.schema, r.relname, x.relname, 'pg_class ' || x.oid || ' 0', NULL, NULL,
-           jsonb_build_object(
+           json_build_object(
                'definition', pg_get_indexdef(x.oid),
                'valid', i.indisvalid AND i.indisready AND i.indislive,
                'inherited', x.relispartition)
@@ -114,20 +114,20 @@ objects AS (
     UNION ALL
     SELECT r.home_id, r.logins, CASE r.relkind WHEN 'v' THEN 'view' ELSE 'materialized-view' END, r.schema, '', r.relname,
            'pg_class ' || r.oid || ' 0', r.relowner, coalesce(r.relacl, acldefault('r', r.relowner)),
-           jsonb_build_object(
+           json_build_object(
                'definition', rtrim(pg_get_viewdef(r.oid), ';'),
-               'columns', (SELECT jsonb_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum)
+               'columns', (SELECT json_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum)
                            FROM pg_attribute AS a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped),
-               'options', (SELECT jsonb_agg(o ORDER BY o COLLATE "C") FROM unnest(r.reloptions) AS o))
+               'options', (SELECT json_agg(o ORDER BY o COLLATE "C") FROM unnest(r.reloptions) AS o))
     FROM relations AS r
     WHERE r.relkind IN ('v', 'm')
     UNION ALL
     SELECT r.home_id, r.logins, 'policy', r.schema, r.relname, p.polname, 'pg_policy ' || p.oid || ' 0', NULL, NULL,
-           jsonb_build_object(
+           json_build_object(
                'command', CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
                                         WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
                'form', CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
-               'roles', (SELECT jsonb_agg(DISTINCT (CASE WHEN role = 0 THEN 'PUBLIC' WHEN role = ANY (r.logins) THEN '<login>'
+               'roles', (SELECT json_agg(DISTINCT (CASE WHEN role = 0 THEN 'PUBLIC' WHEN role = ANY (r.logins) THEN '<login>'
                                                         ELSE role::regrole::text END) COLLATE "C")
                          FROM unnest(p.polroles) AS role),
                'using', pg_get_expr(p.polqual, r.oid),
@@ -136,7 +136,7 @@ objects AS (
     JOIN pg_policy AS p ON p.polrelid = r.oid
     UNION ALL
     SELECT r.home_id, r.logins, 'trigger', r.schema, r.relname, t.tgname, 'pg_trigger ' || t.oid || ' 0', NULL, NULL,
-           jsonb_build_object(
+           json_build_object(
                'definition', pg_get_triggerdef(t.oid),
                'fires', CASE t.tgenabled WHEN 'O' THEN 'on' WHEN 'D' THEN 'off' WHEN 'R' THEN 'on replicas' ELSE 'always' END,
                'inherited', t.tgparentid <> 0)
@@ -144,16 +144,16 @@ objects AS (
     JOIN pg_trigger AS t ON t.tgrelid = r.oid AND NOT t.tgisinternal
     UNION ALL
     SELECT r.home_id, r.logins, 'rule', r.schema, r.relname, w.rulename, 'pg_rewrite ' || w.oid || ' 0', NULL, NULL,
-           jsonb_build_object('definition', pg_get_ruledef(w.oid), 'off', w.ev_enabled = 'D')
+           json_build_object('definition', pg_get_ruledef(w.oid), 'off', w.ev_enabled = 'D')
     FROM relations AS r
     JOIN pg_rewrite AS w ON w.ev_class = r.oid AND w.rulename <> '_RETURN'
     UNION ALL
     SELECT r.home_id, r.logins, 'sequence', r.schema, '', r.relname, 'pg_class ' || r.oid || ' 0', r.relowner,
            coalesce(r.relacl, acldefault('s', r.relowner)),
-           jsonb_build_object(
+           json_build_object(
                'type', format_type(q.seqtypid, NULL), 'start', q.seqstart, 'increment', q.seqincrement, 'min', q.seqmin,
                'max', q.seqmax, 'cache', q.seqcache, 'cycle', q.seqcycle,
-               'owned by', (SELECT jsonb_build_array(c.relname, a.attname)
+               'owned by', (SELECT json_build_array(c.relname, a.attname)
                             FROM pg_depend AS d
                             JOIN pg_class AS c ON c.oid = d.refobjid
                             JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
@@ -166,52 +166,51 @@ objects AS (
     UNION ALL
     SELECT f.home_id, f.logins, 'function', f.schema, '', f.proname || '(' || oidvectortypes(f.proargtypes) || ')',
            'pg_proc ' || f.oid || ' 0', f.proowner, coalesce(f.proacl, acldefault('f', f.proowner)),
-           jsonb_build_object(
+           json_build_object(
                'form', f.prokind,
                'arguments', pg_get_function_arguments(f.oid),
                'result', pg_get_function_result(f.oid),
                'language', (SELECT l.lanname FROM pg_language AS l WHERE l.oid = f.prolang),
                'security', CASE WHEN f.prosecdef THEN 'definer' ELSE 'invoker' END,
-               'settings', to_jsonb(f.proconfig),
+               'settings', to_json(f.proconfig),
                'traits', concat_ws(' ', f.provolatile, f.proparallel, f.proisstrict, f.proleakproof, f.procost, f.prorows),
                'body', coalesce(pg_get_function_sqlbody(f.oid), f.prosrc))
     FROM routines AS f
     UNION ALL
     SELECT t.home_id, t.logins, 'type', t.schema, '', t.typname, 'pg_type ' || t.oid || ' 0', t.typowner,
            coalesce(t.typacl, acldefault('T', t.typowner)),
-           jsonb_build_object(
+           json_build_object(
                'form', CASE t.typtype WHEN 'c' THEN 'composite' WHEN 'd' THEN 'domain' WHEN 'e' THEN 'enum' ELSE 'range' END,
-               'labels', (SELECT jsonb_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum AS e WHERE e.enumtypid = t.oid),
-               'columns', (SELECT jsonb_agg(quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod)
+               'labels', (SELECT json_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum AS e WHERE e.enumtypid = t.oid),
+               'columns', (SELECT json_agg(quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod)
                                             ORDER BY a.attnum)
                            FROM pg_attribute AS a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped),
                'type', CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END,
                'not null', CASE WHEN t.typtype = 'd' THEN t.typnotnull END,
                'default', CASE WHEN t.typtype = 'd' THEN t.typdefault END,
-               'checks', (SELECT jsonb_object_agg(k.conname, pg_get_constraintdef(k.oid))
+               'checks', (SELECT json_object_agg(k.conname, pg_get_constraintdef(k.oid) ORDER BY k.conname)
                           FROM pg_constraint AS k WHERE k.contypid = t.oid AND k.contype = 'c'),
                'range of', (SELECT format_type(g.rngsubtype, NULL) FROM pg_range AS g WHERE g.rngtypid = t.oid))
     FROM types AS t
     UNION ALL
     SELECT m.home_id, m.logins, 'statistics', m.schema, c.relname, x.stxname, 'pg_statistic_ext ' || x.oid || ' 0',
-           NULL, NULL, jsonb_build_object('definition', pg_get_statisticsobjdef(x.oid))
+           NULL, NULL, json_build_object('definition', pg_get_statisticsobjdef(x.oid))
     FROM members AS m
     JOIN pg_statistic_ext AS x ON x.oid = m.objid
     JOIN pg_class AS c ON c.oid = x.stxrelid
     WHERE m.classid = 'pg_statistic_ext'::regclass
 )
-SELECT o.home_id, o.kind, o.schema, o.relation::text, o.name::text, o.address, jsonb_strip_nulls(
-           coalesce(o.aspects, '{}') || jsonb_build_object(
-               'owner', CASE WHEN o.owner = ANY (o.logins) THEN '<login>' ELSE o.owner::regrole::text END,
-               'grants', CASE WHEN o.acl IS NOT NULL THEN (
-                   SELECT jsonb_object_agg(g.grantee, g.privileges)
-                   FROM (
-                       SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' WHEN a.grantee = ANY (o.logins) THEN '<login>'
-                                   ELSE a.grantee::regrole::text END AS grantee,
-                              jsonb_agg(DISTINCT (a.privilege_type || CASE WHEN a.is_grantable THEN '*' ELSE '' END) COLLATE "C")
-                                  AS privileges
-                       FROM aclexplode(o.acl) AS a
-                       GROUP BY 1
-                   ) AS g
-               ) END))::text AS aspects
+SELECT o.home_id, o.kind, o.schema, o.relation::text, o.name::text, o.address, o.aspects::text,
+       CASE WHEN o.owner = ANY (o.logins) THEN '<login>' ELSE o.owner::regrole::text END AS owner,
+       CASE WHEN o.acl IS NOT NULL THEN (
+           SELECT json_object_agg(g.grantee, g.privileges ORDER BY g.grantee COLLATE "C")
+           FROM (
+               SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' WHEN a.grantee = ANY (o.logins) THEN '<login>'
+                           ELSE a.grantee::regrole::text END AS grantee,
+                      json_agg(DISTINCT (a.privilege_type || CASE WHEN a.is_grantable THEN '*' ELSE '' END) COLLATE "C")
+                          AS privileges
+               FROM aclexplode(o.acl) AS a
+               GROUP BY 1
+           ) AS g
+       ) END::text AS grants
 FROM objects AS o

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-
 from control_plane.registry.models import Home
 from control_plane.templates import Template
 from tests.support.fleet import Fleet
@@ -103,7 +102,9 @@ EVERYWHERE: dict[str, set[Told]] = {
         ("index", "tb_thing_by_label", "different", "definition")
     },
     "DROP STATISTICS {s}.st_thing": {("statistics", "st_thing", "missing", None)},
-    "ALTER TABLE {s}.tb_thing DROP CONSTRAINT tb_thing_name": {("constraint", "tb_thing.tb_thing_name", "missing", None)},
+    "ALTER TABLE {s}.tb_thing DROP CONSTRAINT tb_thing_name": {
+        ("constraint", "tb_thing.tb_thing_name", "missing", None)
+    },
     "ALTER TABLE {s}.tb_part DROP CONSTRAINT tb_part_thing, ADD CONSTRAINT tb_part_thing FOREIGN KEY "
     "(tenant_id, thing_id) REFERENCES {s}.tb_thing (tenant_id, id) ON DELETE CASCADE NOT VALID": {
         ("constraint", "tb_part.tb_part_thing", "different", "validated")
@@ -146,7 +147,9 @@ SHARED: dict[str, set[Told]] = {
     "ALTER TABLE {s}.tb_part NO FORCE ROW LEVEL SECURITY": {("table", "tb_part", "different", "forced row security")},
 }
 DEDICATED: dict[str, set[Told]] = {
-    "ALTER TABLE {s}.tb_thing DROP CONSTRAINT tb_thing_tenant": {("constraint", "tb_thing.tb_thing_tenant", "missing", None)}
+    "ALTER TABLE {s}.tb_thing DROP CONSTRAINT tb_thing_tenant": {
+        ("constraint", "tb_thing.tb_thing_tenant", "missing", None)
+    }
 }
 LEFT: set[Told] = {
     ("type", "mood", "different", "labels"),
@@ -173,5 +176,3 @@ async def drift(fleet: Fleet, home: Home, *statements: str) -> None:
     async with fleet.admin(home) as connection:
         for statement in statements:
             await connection.execute(statement.format(s=home.schema_name, login=home.role_name, home=home.id))
-
-

@@ -157,7 +157,9 @@ async def test_no_scratch_database_outlives_a_comparison_that_is_cancelled_or_wa
     async with fleet.admin() as connection:
         await create_database(connection, cluster.database.replace("_tenants", "_scratch_killed"))
         running = asyncio.create_task(compared(fleet))
-        while await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname LIKE '%\\_scratch\\_%'") == 0:
+        while (
+            await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname LIKE '%\\_scratch\\_%'") == 0
+        ):
             await asyncio.sleep(0.002)  # the database sends no event
         running.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -27,6 +27,9 @@ INSERT INTO {s}.tb_thing (name, number) VALUES ('one', 7);
 INSERT INTO {s}.tb_part (thing_id, weight) SELECT id, 1 FROM {s}.tb_thing;
 RESET ROLE;
 """
+WIDER = """
+CREATE OR REPLACE VIEW {s}.v_thing AS SELECT tenant_id, id, '{{}}'::jsonb AS data, 1 AS more FROM {s}.tb_thing
+"""
 
 
 @pytest.fixture
@@ -151,7 +154,7 @@ async def test_a_view_whose_columns_have_changed_is_made_anew_with_all_that_read
         fleet,
         home,
         "DROP VIEW {s}.v_note CASCADE; CREATE VIEW {s}.v_note AS SELECT id, tenant_id FROM {s}.tb_note",
-        "CREATE OR REPLACE VIEW {s}.v_thing AS SELECT tenant_id, id, '{{}}'::jsonb AS data, 1 AS more FROM {s}.tb_thing",
+        WIDER,
     )
     done = await only(fleet)
     assert (done.status, done.error, done.left) == ("repaired", None, ())
@@ -163,7 +166,7 @@ async def test_what_the_template_does_not_know_keeps_what_it_needs(fleet: Fleet)
     await drift(
         fleet,
         home,
-        "CREATE OR REPLACE VIEW {s}.v_thing AS SELECT tenant_id, id, '{{}}'::jsonb AS data, 1 AS more FROM {s}.tb_thing",
+        WIDER,
         "CREATE VIEW {s}.v_mine AS SELECT more FROM {s}.v_thing",
         "DROP INDEX {s}.tb_thing_by_name",
     )
