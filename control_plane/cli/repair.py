@@ -80,9 +80,10 @@ def _show(result: Repair) -> None:
 def _show_home(each: HomeRepair) -> None:
     home = each.home
     what = {"planned": "would run", "repaired": "ran", "failed": "did not take"}[each.status]
+    ran = f"{len(each.statements)} statement" + ("" if len(each.statements) == 1 else "s")
     typer.echo(
         f"{home.label} on {home.place.cluster.name}, {home.isolation} home {home.home_id} at version {home.version} of "
-        f"{home.template}: {what} {len(each.statements)} statements, {len(each.left)} differences are left"
+        f"{home.template}: {what} {ran}"
     )
     for statement in each.statements:
         typer.echo("  " + statement.replace("\n", "\n  ") + ";")

@@ -59,18 +59,21 @@ async def compare(
     databases: Databases,
     templates: Mapping[str, Template],
     *,
-    only: Collection[UUID] | None = None,
+    only: Mapping[UUID, Place] | None = None,
     leave_out: Set[str] = frozenset(),
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare all homes, or those of `only`, but on the clusters whose names `leave_out` has.
+    """Compare all homes, or those of `only` where they are, but on the clusters whose names `leave_out` has.
 
     One connection per database, and a few at a time. The homes that they are held against stand in a database that is
     dropped again; there is none where there is no home.
     """
-    async with databases.registry() as session:
-        fleet = await read_fleet(session, None)
-    places = [place for place in fleet.places if place.cluster.name not in leave_out]
+    if only is None:
+        async with databases.registry() as session:
+            places = list((await read_fleet(session, None)).places)
+    else:
+        places = list(dict.fromkeys(only.values()))
+    places = [place for place in places if place.cluster.name not in leave_out]
     counter = _Counter(len(places), progress)
     comparison = Comparison()
     for cluster in {place.cluster.id: place.cluster for place in places}.values():
@@ -141,7 +144,7 @@ async def _judge(bench: _Bench, found: Iterable[Fingerprint]) -> None:
         try:
             template = bench.templates[blueprint.template]
             reference = await bench.references.get(template, blueprint.version, blueprint.isolation)
-        except (asyncpg.PostgresError, ExtensionUnavailable) as error:
+        except (asyncpg.PostgresError, ExtensionUnavailable, ClusterUnavailable) as error:
             reason = f"version {blueprint.version} of {blueprint.template} cannot be built: {error}"
             homes = [home for group in by_digest.values() for home in group]
             bench.comparison.uncompared += [Uncompared(home, reason) for home in homes]

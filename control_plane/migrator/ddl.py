@@ -120,10 +120,13 @@ def granted(names: Names, key: Key, grantee: str, wanted: Sequence[str], present
     """From the privileges that `grantee` has to those that it should have; one that may be passed on ends with *."""
     target = _grant_target(names, key)
     roles = ", ".join(names.roles(grantee))
-    for option, suffix in (("", ""), ("*", " WITH GRANT OPTION")):
-        missing = sorted(each for each in set(wanted) - set(present) if each.endswith("*") == bool(option))
-        if missing:
-            yield f"GRANT {_privileges(key, missing)} ON {target} TO {roles}{suffix}"
+    missing = sorted(each for each in set(wanted) - set(present) if f"{each}*" not in present)
+    for suffix, some in (
+        ("", [each for each in missing if not each.endswith("*")]),
+        (" WITH GRANT OPTION", [each for each in missing if each.endswith("*")]),
+    ):
+        if some:
+            yield f"GRANT {_privileges(key, some)} ON {target} TO {roles}{suffix}"
     extra = sorted(set(present) - set(wanted))
     passed_on = [each for each in extra if each.endswith("*") and each.rstrip("*") in wanted]
     if passed_on:

@@ -20,7 +20,8 @@ from control_plane.migrator.structure import Key, read_structure, reading
 from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, pause, sqlstate_of
 from control_plane.pools.databases import Databases
 from control_plane.registry import audit, tenants
-from control_plane.registry.models import Home
+from control_plane.registry.fleet import Place
+from control_plane.registry.models import Cluster, Home
 from control_plane.templates import Template
 from control_plane.templates.script import quote
 
@@ -84,7 +85,7 @@ async def repair(
     )
 
 
-async def _only(databases: Databases, tenant: str | None, home: UUID | None) -> set[UUID] | None:
+async def _only(databases: Databases, tenant: str | None, home: UUID | None) -> dict[UUID, Place] | None:
     async with databases.registry() as session:
         if tenant is not None:
             placed = await tenants.get(session, tenant)
@@ -93,12 +94,13 @@ async def _only(databases: Databases, tenant: str | None, home: UUID | None) -> 
                     f"'{placed.tenant.slug}' is a shared tenant: its home cannot be repaired for one tenant alone.",
                     hint=f"Repair it for all of them: --home {placed.home.id}",
                 )
-            return {placed.home.id}
-        if home is not None:
-            if await session.get(Home, home) is None:
-                raise HomeNotFound
-            return {home}
-    return None
+            return {placed.home.id: Place(placed.cluster, placed.home.database)}
+        if home is None:
+            return None
+        found = await session.get(Home, home)
+        if found is None:
+            raise HomeNotFound
+        return {home: Place(await session.get_one(Cluster, found.cluster_id), found.database)}
 
 
 class _Undone(Exception):

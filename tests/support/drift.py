@@ -55,6 +55,8 @@ CREATE TRIGGER watch BEFORE INSERT ON tb_thing FOR EACH ROW EXECUTE FUNCTION fn_
 
 CREATE VIEW v_thing WITH (security_invoker = true) AS
 SELECT tenant_id, id, jsonb_build_object('id', id, 'name', name) AS data FROM tb_thing;
+CREATE VIEW v_part WITH (security_invoker = true) AS SELECT tenant_id, id, thing_id FROM tb_part;
+CREATE VIEW v_weight WITH (security_invoker = true) AS SELECT tenant_id, id FROM tb_part;
 CREATE FUNCTION fn_count() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM v_thing; END;
 CREATE FUNCTION fn_add(thing uuid) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -120,6 +122,11 @@ EVERYWHERE: dict[str, set[Told]] = {
         ("function", "fn_look()", "different", "body"),
         ("function", "fn_look()", "different", "settings"),
     },
+    "CREATE OR REPLACE VIEW {s}.v_part AS SELECT tenant_id, id, NULL::uuid AS thing_id FROM {s}.tb_part": {
+        ("view", "v_part", "different", "definition"),
+        ("view", "v_part", "different", "options"),
+    },
+    "ALTER VIEW {s}.v_weight RESET (security_invoker)": {("view", "v_weight", "different", "options")},
     "ALTER FUNCTION {s}.fn_add(uuid) SECURITY INVOKER": {("function", "fn_add(uuid)", "different", "security")},
     "GRANT CREATE ON SCHEMA {s} TO cp_definer; ALTER FUNCTION {s}.fn_moods OWNER TO cp_definer; "
     "REVOKE CREATE ON SCHEMA {s} FROM cp_definer": {

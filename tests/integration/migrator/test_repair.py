@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from sqlalchemy import select
 
@@ -148,16 +149,37 @@ async def test_a_column_of_another_type_is_reported_with_what_needs_it(fleet: Fl
     assert "tb_thing_by_label" not in {each.object for each in (await differences(fleet))[home.id]}
 
 
-async def test_a_view_whose_columns_have_changed_is_made_anew_with_all_that_reads_it(fleet: Fleet) -> None:
+async def test_what_cannot_be_replaced_is_made_anew_with_all_that_needs_it(fleet: Fleet) -> None:
     home = await fleet.add("acme", version=2)
     await drift(
         fleet,
         home,
         "DROP VIEW {s}.v_note CASCADE; CREATE VIEW {s}.v_note AS SELECT id, tenant_id FROM {s}.tb_note",
         WIDER,
+        "DROP FUNCTION {s}.fn_count CASCADE; CREATE FUNCTION {s}.fn_count() RETURNS integer RETURN 1",
+        "CREATE FUNCTION {s}__api_v1.count_things(input jsonb) RETURNS jsonb RETURN to_jsonb({s}.fn_count())",
+        "ALTER TABLE {s}.tb_part DROP CONSTRAINT tb_part_thing; ALTER TABLE {s}.tb_thing DROP CONSTRAINT tb_thing_pkey",
+        "ALTER TABLE {s}.tb_thing ADD CONSTRAINT tb_thing_pkey PRIMARY KEY (id, tenant_id)",
+        "ALTER TABLE {s}.tb_part ADD CONSTRAINT tb_part_thing FOREIGN KEY (tenant_id, thing_id) "
+        "REFERENCES {s}.tb_thing (tenant_id, id) ON DELETE CASCADE",
     )
     done = await only(fleet)
     assert (done.status, done.error, done.left) == ("repaired", None, ())
+    assert await differences(fleet) == {}
+
+
+async def test_an_index_that_was_left_invalid_is_built_anew(fleet: Fleet) -> None:
+    home = await fleet.add("acme", version=2)
+    await drift(
+        fleet, home, ROWS, "DROP INDEX {s}.tb_thing_by_label", "ALTER TABLE {s}.tb_thing ALTER label SET DEFAULT 'x'"
+    )
+    await drift(fleet, home, ROWS, ROWS)
+    build = "CREATE UNIQUE INDEX CONCURRENTLY tb_thing_by_label ON {s}.tb_thing (tenant_id, label)"
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await drift(fleet, home, build)
+    assert ("index", "tb_thing_by_label", "different", "valid") in told((await differences(fleet))[home.id])
+    await drift(fleet, home, "SET ROLE cp_owner; UPDATE {s}.tb_thing SET label = NULL")
+    assert (await only(fleet)).status == "repaired"
     assert await differences(fleet) == {}
 
 
