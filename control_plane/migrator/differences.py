@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from control_plane.migrator.expressions import same
 from control_plane.migrator.structure import Aspects, Key
 
 _LONGEST = 80  # characters of a value that is told in a sentence
@@ -75,7 +76,7 @@ def changes(expected: Aspects, found: Aspects) -> dict[str, tuple[Any, Any]]:
     return {
         aspect: (one.get(aspect), other.get(aspect))
         for aspect in (*one, *(each for each in other if each not in one))
-        if one.get(aspect) != other.get(aspect)
+        if not _equal(aspect, one, other)
     }
 
 
@@ -103,6 +104,14 @@ def _flat(aspects: Aspects) -> Iterator[tuple[str, Any]]:
             yield from ((f"grants to {grantee}", privileges) for grantee, privileges in value.items())
         elif name != "columns" or "persistence" not in aspects:  # those of tables are objects of their own
             yield name, value
+
+
+def _equal(aspect: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    expected, found = one.get(aspect), other.get(aspect)
+    if expected == found or not isinstance(expected, str) or not isinstance(found, str):
+        return bool(expected == found)
+    # The text of other languages is kept as it was written.
+    return (aspect != "body" or one.get("language") == "sql") and same(expected, found)
 
 
 def _orders(expected: Aspects, found: Aspects) -> tuple[list[str] | None, list[str] | None]:

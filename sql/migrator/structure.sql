@@ -43,7 +43,7 @@ types AS MATERIALIZED (
     WHERE m.classid = 'pg_type'::regclass AND t.typtype IN ('c', 'd', 'e', 'r')
 ),
 objects AS (
-    SELECT s.home_id, s.logins, 'schema' AS kind, s.schema, '' AS relation, '' AS name,
+    SELECT s.home_id, s.logins, 'schema' AS kind, s.schema, ''::text AS relation, ''::text AS name,
            'pg_namespace ' || s.schema_oid || ' 0' AS address,
            n.nspowner AS owner, coalesce(n.nspacl, acldefault('n', n.nspowner)) AS acl, NULL::json AS aspects
     FROM schemas AS s
@@ -200,7 +200,7 @@ objects AS (
     JOIN pg_class AS c ON c.oid = x.stxrelid
     WHERE m.classid = 'pg_statistic_ext'::regclass
 )
-SELECT o.home_id, o.kind, o.schema, o.relation::text, o.name::text, o.address, o.aspects::text,
+SELECT o.home_id, o.kind, o.schema, o.relation, o.name, o.address, o.aspects::text,
        CASE WHEN o.owner = ANY (o.logins) THEN '<login>' ELSE o.owner::regrole::text END AS owner,
        CASE WHEN o.acl IS NOT NULL THEN (
            SELECT json_object_agg(g.grantee, g.privileges ORDER BY g.grantee COLLATE "C")

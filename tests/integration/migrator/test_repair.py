@@ -78,6 +78,17 @@ async def test_a_home_is_brought_back_from_all_that_was_done_to_it(fleet: Fleet,
     assert (await count(fleet, home, "tb_thing"), await count(fleet, home, "tb_part")) == (1, 1)
 
 
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_home_of_which_nothing_is_left_is_built_anew(fleet: Fleet, mode: str) -> None:
+    """What needs what decides about the order."""
+    home = await fleet.add("acme", mode, version=2)
+    await drift(fleet, home, *(f"DROP SCHEMA {{s}}{api} CASCADE" for api in ("__api", "__api_v1", "")))
+    done = await only(fleet)
+    assert (done.status, done.error) == ("repaired", None)
+    assert {each.difference.object for each in done.left} <= {"ticket"}
+    assert told((await differences(fleet))[home.id]) == {("sequence", "ticket", "missing", None)}
+
+
 async def test_what_is_repaired_is_audited_and_done_once(fleet: Fleet) -> None:
     home = await fleet.add("acme", version=2)
     await fleet.add("twin", version=2)
