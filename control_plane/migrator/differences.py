@@ -58,13 +58,14 @@ def find_differences(expected: Mapping[Key, Aspects], found: Mapping[Key, Aspect
     for key in sorted(expected.keys() | found.keys()):
         if key in missing:
             if not any(container in missing for container in containers(key)):
-                differences.append(_of(key, "missing"))
+                differences.append(difference(key, "missing"))
         elif key in extra:
             if not any(container in extra for container in containers(key)):
-                differences.append(_of(key, "extra"))
+                differences.append(difference(key, "extra"))
         else:
             differences += [
-                _of(key, "different", aspect, *values) for aspect, values in changes(expected[key], found[key]).items()
+                difference(key, "different", aspect, *values)
+                for aspect, values in changes(expected[key], found[key]).items()
             ]
     return differences
 
@@ -88,13 +89,14 @@ def containers(key: Key) -> Iterator[Key]:
         yield Key("schema", key.schema, "", "")
 
 
-def _of(
+def difference(
     key: Key,
     problem: Literal["missing", "extra", "different"],
     aspect: str | None = None,
     expected: Any = None,
     found: Any = None,
 ) -> Difference:
+    """What is told of an object."""
     return Difference(key.kind, key.object, problem, aspect, expected, found, key)
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from control_plane.migrator import ddl
 from control_plane.migrator.altering import altered
 from control_plane.migrator.ddl import Names
-from control_plane.migrator.differences import Difference, containers, find_differences
+from control_plane.migrator.differences import Difference, containers, difference, find_differences
 from control_plane.migrator.leaving import Leaving, Needs, takes_no_null
 from control_plane.migrator.references import Reference
 from control_plane.migrator.structure import Aspects, Key, Structure
@@ -106,14 +106,23 @@ class _Restorer:
         drops = [ddl.dropped(self.names, key) for key in reversed(_in_order(leaving.dropped, self.found_needs))]
         changes = [each for key in _in_order(work, self.needs) for each in work[key]]
         before, handed_over = self._owners({*work, *leaving.dropped}, made)
-        reasons = ((each, leaving.left.get((each.key, each.aspect))) for each in differences)
         return Restoration(
             differences=tuple(differences),
-            left=tuple(Left(each, reason) for each, reason in reasons if reason is not None),
+            left=tuple(self._left(differences)),
             before=tuple(before),
             as_owner=(*drops, *changes, *self._owned_sequences(made)),
             after=(*handed_over, *self._grants(made), *self._writers(made)),
         )
+
+    def _left(self, differences: Iterable[Difference]) -> Iterator[Left]:
+        """Of what is made anew as a whole, the parts that are not."""
+        left = dict(self.leaving.left)
+        for each in differences:
+            if (reason := left.pop((each.key, each.aspect), None)) is not None:
+                yield Left(each, reason)
+        for (key, _), reason in left.items():
+            if key in self.leaving.missing:
+                yield Left(difference(key, "missing"), reason)
 
     def _created(self, key: Key) -> list[str]:
         return ddl.created(self.names, key, self.wanted[key], self.wanted, self.routines.get(key))
