@@ -73,12 +73,12 @@ async def read_fingerprints(
     connection: asyncpg.Connection, homes: Sequence[BuiltHome], lock_timeout: float
 ) -> AsyncIterator[list[Fingerprint]]:
     """Those of `homes`, batch by batch; `lock_timeout` in seconds. One that has gone meanwhile has no digest."""
-    for batch in _batches(homes):
+    for batch in batches(homes):
         yield await _patiently(connection, batch, lock_timeout)
 
 
-def _batches(homes: Sequence[BuiltHome]) -> Iterator[list[BuiltHome]]:
-    """To print a view locks what it reads, until the transaction ends."""
+def batches(homes: Sequence[BuiltHome]) -> Iterator[list[BuiltHome]]:
+    """As many as may be read in one transaction: to print a view locks what it reads, until the transaction ends."""
     batch: list[BuiltHome] = []
     locks = 0
     for home in homes:

@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import select
 
 from control_plane.errors import BadRequest, HomeNotFound, TenantNotFound
+from control_plane.migrator import repair as module
 from control_plane.migrator.comparison import compare
 from control_plane.migrator.repair import HomeRepair, Repair, repair
 from control_plane.registry.models import AuditEvent, Home
 from control_plane.templates import Template
-from tests.integration.migrator.runs import MODES, holding, until
+from tests.integration.migrator.runs import MODES, holding
 from tests.support.drift import LEFT, drift, drifts, one_of_each, told
 from tests.support.fleet import Fleet
 
@@ -243,11 +244,38 @@ async def test_a_repair_that_would_not_hold_is_undone(fleet: Fleet) -> None:
     assert len((await differences(fleet))[home.id]) == 2
 
 
-async def test_a_home_that_others_hold_is_waited_for(fleet: Fleet) -> None:
+async def test_a_function_is_nobody_s_even_where_the_database_gives_it_to_all(fleet: Fleet) -> None:
+    home = await fleet.add("acme", version=2)
+    await drift(fleet, home, "DROP FUNCTION {s}.fn_moods")
+    async with fleet.admin() as connection:
+        await connection.execute("ALTER DEFAULT PRIVILEGES FOR ROLE cp_owner GRANT EXECUTE ON FUNCTIONS TO PUBLIC")
+    assert (await repaired(fleet)).settled
+
+
+async def test_a_home_is_not_repaired_while_it_is_migrated(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "pause", lambda attempt: 0.0)
     home = await fleet.add("acme", version=2)
     await drift(fleet, home, "DROP INDEX {s}.tb_thing_by_name")
-    lock = "SELECT pg_advisory_xact_lock(hashtextextended('tenancy.home:{home}', 0))"
-    async with holding(fleet, home, lock), fleet.admin() as watch:
+    async with holding(fleet, home, "SELECT pg_advisory_xact_lock(hashtextextended('tenancy.home:{home}', 0))"):
+        failed = await only(fleet)
+    assert (failed.status, failed.sqlstate, failed.error) == ("failed", "55P03", "a migration holds the home")
+    assert (await repaired(fleet)).settled
+
+
+async def test_a_table_that_is_in_use_is_waited_for_as_long_as_a_migration_would(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = await fleet.add("acme", version=2)
+    await drift(fleet, home, "ALTER TABLE {s}.tb_thing ALTER COLUMN name SET DEFAULT 'x'")
+    held = asyncio.Event()
+
+    def let_go(attempt: int) -> float:
+        held.set()
+        return 0.0
+
+    monkeypatch.setattr(module, "pause", let_go)
+    running = None
+    async with holding(fleet, home, 'LOCK TABLE "{schema}".tb_thing IN ACCESS SHARE MODE'):
         running = asyncio.create_task(repaired(fleet))
-        await until(watch, "SELECT true FROM pg_stat_activity WHERE application_name = 'control-plane repair'")
+        await held.wait()
     assert (await running).settled
