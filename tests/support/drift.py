@@ -62,7 +62,7 @@ CREATE FUNCTION fn_add(thing uuid) RETURNS void LANGUAGE plpgsql SECURITY DEFINE
 BEGIN
     INSERT INTO tb_part (thing_id, weight) VALUES (thing, 1);
 END $$;
-CREATE FUNCTION fn_moods(found mood) RETURNS text RETURN found::text;
+CREATE FUNCTION fn_moods(found mood, others mood, all_others mood) RETURNS text RETURN found::text;
 """
 API = """
 CREATE VIEW things WITH (security_invoker = true) AS SELECT tenant_id, id, data FROM v_thing;
@@ -130,9 +130,9 @@ EVERYWHERE: dict[str, set[Told]] = {
     "ALTER FUNCTION {s}.fn_add(uuid) SECURITY INVOKER": {("function", "fn_add(uuid)", "different", "security")},
     "GRANT CREATE ON SCHEMA {s} TO cp_definer; ALTER FUNCTION {s}.fn_moods OWNER TO cp_definer; "
     "REVOKE CREATE ON SCHEMA {s} FROM cp_definer": {
-        ("function", "fn_moods(<home>.mood)", "different", "owner"),
-        ("function", "fn_moods(<home>.mood)", "different", "grants to cp_definer"),
-        ("function", "fn_moods(<home>.mood)", "different", "grants to cp_owner"),
+        ("function", "fn_moods(<home>.mood, <home>.mood, <home>.mood)", "different", "owner"),
+        ("function", "fn_moods(<home>.mood, <home>.mood, <home>.mood)", "different", "grants to cp_definer"),
+        ("function", "fn_moods(<home>.mood, <home>.mood, <home>.mood)", "different", "grants to cp_owner"),
     },
     "REVOKE INSERT ON {s}.tb_thing FROM {login}; GRANT SELECT ON {s}.tb_thing TO PUBLIC": {
         ("table", "tb_thing", "different", "grants to <login>"),

@@ -238,7 +238,7 @@ async def test_a_repair_that_would_not_hold_is_undone(fleet: Fleet) -> None:
     failed = await only(fleet)
     assert failed.status == "failed"
     assert failed.error == (
-        "afterwards it would still differ: the function fn_moods(<home>.mood): "
+        "afterwards it would still differ: the function fn_moods(<home>.mood, <home>.mood, <home>.mood): "
         "grants to cp_support is EXECUTE, not nothing"
     )
     assert len((await differences(fleet))[home.id]) == 2
