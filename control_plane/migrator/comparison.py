@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -168,7 +169,7 @@ async def _explain(bench: _Bench, version: int, reference: Reference, homes: Seq
     """Homes that are alike differ alike: one of them is looked at, the first that stands still."""
     for number, home in enumerate(homes):
         try:
-            found = await _differences(bench.databases, version, reference, home)
+            found: _Look | str | None = await _look_closely(bench.databases, version, reference, home)
         except ClusterUnavailable as error:
             found = f"{error.message} ({error.details})"
         except asyncpg.PostgresError as error:
@@ -177,21 +178,27 @@ async def _explain(bench: _Bench, version: int, reference: Reference, homes: Seq
             found = str(error)
         if isinstance(found, str):
             bench.comparison.uncompared.append(Uncompared(home, found))
-            continue
-        if found is None:  # it has gone meanwhile
-            continue
-        bench.comparison.compared += 1
-        if found:
-            rest = homes[number + 1 :]
-            bench.comparison.compared += len(rest)
-            bench.comparison.differing += [DifferingHome(each, tuple(found), reference) for each in (home, *rest)]
+        elif found is not None and found.still:
+            alike = homes[number:]
+            bench.comparison.compared += len(alike)
+            if found.differences:
+                bench.comparison.differing += [DifferingHome(each, found.differences, reference) for each in alike]
             return
+        elif found is not None:
+            bench.comparison.compared += 1
 
 
-async def _differences(
+class _Look(NamedTuple):
+    """`still`: the home is not what the reference is. If it is by now, its fingerprint was read in passing."""
+
+    differences: tuple[Difference, ...]
+    still: bool
+
+
+async def _look_closely(
     databases: Databases, version: int, reference: Reference, home: BuiltHome
-) -> list[Difference] | str | None:
-    """The differences now, why there is no telling, or None for a home that is gone."""
+) -> _Look | str | None:
+    """What is so now, why there is no telling, or None for a home that is gone."""
     async with (
         databases.admin(home.place.cluster, home.place.database, purpose="doctor") as connection,
         reading(connection, databases.settings.lock_timeout),
@@ -201,4 +208,5 @@ async def _differences(
         return None
     if found.version != version:
         return f"it has gone on to version {found.version} meanwhile"
-    return find_differences(reference.structure.plain(), found.plain())
+    expected, present = reference.structure.plain(), found.plain()
+    return _Look(tuple(find_differences(expected, present)), expected != present)

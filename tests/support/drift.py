@@ -41,6 +41,7 @@ CREATE TABLE tb_part (
     thing_id uuid,
     weight integer NOT NULL,
     PRIMARY KEY (tenant_id, id),
+    CONSTRAINT tb_part_weight CHECK (weight BETWEEN 0 AND 1000 AND thing_id <> id),
     CONSTRAINT tb_part_thing FOREIGN KEY (tenant_id, thing_id) REFERENCES tb_thing (tenant_id, id) ON DELETE CASCADE
 );
 CREATE INDEX tb_part_by_weight ON tb_part (tenant_id, weight);

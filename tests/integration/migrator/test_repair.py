@@ -138,6 +138,7 @@ async def test_a_column_that_takes_no_null_is_not_put_back_under_rows(fleet: Fle
     assert {each.difference.object: each.reason for each in found["full"].left} == {
         "tb_part.weight": "it is NOT NULL without a default, and the table has rows",
         "tb_part_by_weight": "it needs the column tb_part.weight, which is left",
+        "tb_part.tb_part_weight": "it needs the column tb_part.weight, which is left",
     }
 
 
@@ -210,6 +211,21 @@ async def test_what_the_template_does_not_know_keeps_what_it_needs(fleet: Fleet)
     assert reasons["v_thing", "columns"] == "the view v_mine needs it"
     assert reasons["v_mine", None] == "nothing that may hold data is dropped"
     assert ("tb_thing_by_name", None) not in reasons
+
+
+async def test_what_is_only_printed_in_another_way_is_no_difference(fleet: Fleet) -> None:
+    """A condition with BETWEEN is printed with parentheses that are gone when what was printed is read."""
+    homes = [await fleet.add(f"acme-{number}", version=2) for number in range(3)]
+    for home in homes[1:]:
+        await drift(fleet, home, "ALTER TABLE {s}.tb_part DROP CONSTRAINT tb_part_weight")
+    assert (await repaired(fleet)).settled
+    comparison = await compare(fleet.databases, {"sample": fleet.template})
+    assert (comparison.compared, comparison.differing) == (3, [])
+    async with fleet.admin() as connection:
+        texts = await connection.fetch(
+            "SELECT DISTINCT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'tb_part_weight'"
+        )
+    assert len(texts) == 2
 
 
 async def test_rows_that_do_not_fit_undo_all_of_it(fleet: Fleet) -> None:
