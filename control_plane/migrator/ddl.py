@@ -150,15 +150,13 @@ def _privileges(key: Key, privileges: Sequence[str]) -> str:
 def _created_table(names: Names, key: Key, aspects: Aspects, objects: Mapping[Key, Aspects]) -> list[str]:
     keys = [Key("column", key.schema, key.name, name) for name in aspects.get("columns", [])]
     columns = ",\n    ".join(column(each, objects[each]) for each in keys)
+    content = f"(\n    {columns}\n)"
+    if "partition" in aspects:
+        content = f"PARTITION OF {aspects['parents'][0]} {aspects['partition']}"
     unlogged = "UNLOGGED " if aspects["persistence"] == "u" else ""
     by = f" PARTITION BY {aspects['partitioned by']}" if "partitioned by" in aspects else ""
     options = f" WITH ({', '.join(aspects['options'])})" if aspects.get("options") else ""
-    statements = [f"CREATE {unlogged}TABLE {names.of(key)} (\n    {columns}\n){by}{options}"]
-    if "partition" in aspects:
-        statements.append(
-            f"ALTER TABLE {aspects['parents'][0]} ATTACH PARTITION {names.of(key)} {aspects['partition']}"
-        )
-    return statements + [
+    return [f"CREATE {unlogged}TABLE {names.of(key)} {content}{by}{options}"] + [
         row_security(names, key, aspect, True) for aspect in ("row security", "forced row security") if aspects[aspect]
     ]
 
@@ -192,8 +190,6 @@ def _created_type(names: Names, key: Key, aspects: Aspects) -> str:
         return f"CREATE TYPE {name} AS ENUM ({', '.join(map(literal, aspects['labels']))})"
     if form == "composite":
         return f"CREATE TYPE {name} AS ({', '.join(aspects['columns'])})"
-    if form == "range":
-        return f"CREATE TYPE {name} AS RANGE (SUBTYPE = {aspects['range of']})"
     parts = [f"CREATE DOMAIN {name} AS {aspects['type']}"]
     parts += [f"DEFAULT {aspects['default']}"] if "default" in aspects else []
     parts += ["NOT NULL"] if aspects["not null"] else []
@@ -223,8 +219,9 @@ def _created_sequence(names: Names, key: Key, aspects: Aspects) -> str:
 
 
 def _defined(names: Names, key: Key, aspects: Aspects) -> str:
+    """An index of a partitioned table is printed as if its partitions had none."""
     definition: str = aspects["definition"]
-    return definition.rstrip(";")
+    return definition.rstrip(";").replace(" ON ONLY ", " ON ", 1)
 
 
 _CREATED: dict[str, Callable[[Names, Key, Aspects], str]] = {

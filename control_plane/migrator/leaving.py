@@ -77,9 +77,12 @@ class Leaving:
         return {aspect: values for aspect, values in changed.items() if (key, aspect) not in self.left}
 
     def comes_along(self, key: Key) -> bool:
-        """Whether another statement makes it: CREATE TABLE its columns, and a column the sequence of its numbers."""
+        """Whether another statement makes it: of its table, of its column, or of what its table is a partition of."""
+        if self.expected[key].get("inherited"):
+            return True
         if key.kind == "column":
-            return Key("table", key.schema, "", key.relation) in self.missing
+            table = Key("table", key.schema, "", key.relation)
+            return table in self.missing or "partition" in self.expected[table]
         if key.kind == "sequence" and self.expected[key]["identity"]:
             table, column = self.expected[key]["owned by"]
             return Key("column", key.schema, table, column) in self.missing
@@ -109,8 +112,6 @@ class Leaving:
         aspects = self.expected[key]
         if key.kind in _BY_HAND:
             return "it is made by hand"
-        if aspects.get("inherited"):
-            return _OF_PARENT
         if (
             key.kind == "column"
             and Key("table", key.schema, "", key.relation) in self.occupied

@@ -104,7 +104,7 @@ class _Restorer:
             if statements := altered(self.names, key, leaving.todo(key), self.wanted[key], self.routines.get(key)):
                 work[key] = statements
         drops = [ddl.dropped(self.names, key) for key in reversed(_in_order(leaving.dropped, self.found_needs))]
-        changes = [each for key in _in_order(work, self.needs) for each in work[key]]
+        changes = [each for key in _in_order(work, self._needs_of(work)) for each in work[key]]
         before, handed_over = self._owners({*work, *leaving.dropped}, made)
         return Restoration(
             differences=tuple(differences),
@@ -113,6 +113,16 @@ class _Restorer:
             as_owner=(*drops, *changes, *self._owned_sequences(made)),
             after=(*handed_over, *self._grants(made), *self._writers(made)),
         )
+
+    def _needs_of(self, work: Iterable[Key]) -> Needs:
+        """A partition is made when all is there that it takes from its parent."""
+        needs = dict(self.needs)
+        for key in work:
+            if key.kind == "table" and "partition" in self.expected[key]:
+                parent = self.expected[key]["parents"][0].rpartition(".")[2].strip('"')
+                own = {each for each in work if each.schema == key.schema and parent in (each.relation, each.name)}
+                needs[key] = needs.get(key, frozenset()) | own - {key}
+        return needs
 
     def _left(self, differences: Iterable[Difference]) -> Iterator[Left]:
         """Of what is made anew as a whole, the parts that are not."""

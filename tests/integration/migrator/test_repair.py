@@ -21,6 +21,7 @@ from control_plane.templates import Template
 from tests.integration.migrator.runs import MODES, holding
 from tests.support.drift import LEFT, drift, drifts, one_of_each, told
 from tests.support.fleet import Fleet
+from tests.support.templates import write_sample
 
 ROWS = """
 SELECT set_config('app.current_tenant_id', (SELECT id::text FROM tenancy.tenants WHERE home_id = '{home}'), false);
@@ -295,3 +296,43 @@ async def test_a_table_that_is_in_use_is_waited_for_as_long_as_a_migration_would
         running = asyncio.create_task(repaired(fleet))
         await held.wait()
     assert (await running).settled
+
+
+PARTITIONED = """
+CREATE TYPE pair AS (a integer, b text);
+CREATE TABLE tb_log (
+    tenant_id uuid NOT NULL DEFAULT tenancy.current_tenant_id(),
+    id bigserial,
+    at date NOT NULL,
+    pair pair,
+    PRIMARY KEY (tenant_id, id, at)
+) PARTITION BY RANGE (at);
+CREATE TABLE tb_log_2026 PARTITION OF tb_log FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+CREATE INDEX tb_log_at ON tb_log (tenant_id, at);
+SELECT tenancy.protect_table('tb_log');
+CREATE FUNCTION fn_look() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER look AFTER INSERT ON tb_log FOR EACH ROW EXECUTE FUNCTION fn_look();
+CREATE VIEW v_thing WITH (security_invoker = true) AS SELECT tenant_id, id FROM tb_log;
+CREATE RULE ignore AS ON INSERT TO v_thing DO INSTEAD NOTHING;
+"""
+
+
+@pytest.mark.parametrize(
+    "done",
+    [
+        "DROP TABLE {s}.tb_log_2026; DROP TYPE {s}.pair CASCADE; DROP RULE ignore ON {s}.v_thing",
+        "DROP SCHEMA {s}__api CASCADE; DROP SCHEMA {s}__api_v1 CASCADE; DROP SCHEMA {s} CASCADE",
+    ],
+    ids=["parts", "all"],
+)
+async def test_partitions_come_back_with_what_they_have_from_their_table(
+    fleet: Fleet, tmp_path: Path, done: str
+) -> None:
+    api = "CREATE VIEW things WITH (security_invoker = true) AS SELECT tenant_id, id FROM v_thing;"
+    fleet.template = write_sample(tmp_path / "partitioned", {"expand.sql": PARTITIONED, "api_v1.sql": api})
+    home = await fleet.add("acme", "shared")
+    assert await differences(fleet) == {}
+    await drift(fleet, home, done)
+    found = await only(fleet)
+    assert (found.status, found.error, found.left) == ("repaired", None, ())
+    assert await differences(fleet) == {}
