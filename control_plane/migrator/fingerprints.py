@@ -17,7 +17,7 @@ from control_plane.settings import shipped
 _HOMES = (shipped("sql") / "migrator" / "built_homes.sql").read_text("utf-8")
 _FINGERPRINTS = (shipped("sql") / "migrator" / "fingerprints.sql").read_text("utf-8").replace("{structure}", STRUCTURE)
 
-_BATCH = 200  # homes
+_BATCH = 50  # homes: some half a second, for which a change of their tables has to wait
 _SHARE = 4  # a transaction takes at most one part of so many of the server's locks
 _ATTEMPTS = 3
 # A lock that did not come in time, or an object that went while it was being looked at.

@@ -35,7 +35,7 @@ def homes(count: int, relations: int, locks: int) -> list[BuiltHome]:
     ("count", "relations", "locks", "sizes"),
     [
         (0, 76, 6_400, []),
-        (450, 10, 1_000_000, [200, 200, 50]),
+        (120, 10, 1_000_000, [50, 50, 20]),
         (50, 76, 6_400, [21, 21, 8]),  # a quarter of the locks of a server as it comes
         (2, 9_000, 6_400, [1, 1]),
     ],
