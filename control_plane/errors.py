@@ -127,6 +127,13 @@ class MemberNotFound(NotFound):
     code = "member_not_found"
 
 
+class HomeNotFound(NotFound):
+    """There is no such home."""
+
+    code = "home_not_found"
+    hint = "cp doctor --json names the homes that differ."
+
+
 class OperationNotFound(NotFound):
     """There is no such operation."""
 

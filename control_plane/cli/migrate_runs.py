@@ -11,6 +11,7 @@ import typer
 from control_plane.cli.fleet import OneTemplate, show_fleet
 from control_plane.cli.migrate import exit_code, migrate
 from control_plane.cli.output import print_json, print_table
+from control_plane.cli.repair import repair
 from control_plane.cli.run import ACTOR, Json, run
 from control_plane.migrator import RunResult, operators
 from control_plane.migrator.operators import Explanation, RunRecord
@@ -144,6 +145,9 @@ def _finish(found: RunResult | RunRecord, json: bool) -> None:
         print_json(found)
     else:
         _show(found)
+
+
+app.command("repair")(repair)
 
 
 def _show(record: RunRecord) -> None:
