@@ -11,7 +11,7 @@ import asyncpg
 
 from control_plane.migrator.debts import fetch
 from control_plane.migrator.structure import STRUCTURE, reading
-from control_plane.migrator.verdicts import pause, sqlstate_of
+from control_plane.migrator.verdicts import patience, sqlstate_of
 from control_plane.registry.fleet import Place
 from control_plane.settings import shipped
 
@@ -105,7 +105,7 @@ async def _patiently(
             if sqlstate_of(error) not in PASSING:
                 raise
             problem = str(error)
-        await asyncio.sleep(pause(attempt))
+        await asyncio.sleep(patience(attempt))
     if len(batch) == 1:
         return [Fingerprint(batch[0], batch[0].version, None, problem)]
     # One of them stands in the way of all.

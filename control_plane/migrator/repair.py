@@ -17,7 +17,7 @@ from control_plane.migrator.fingerprints import BuiltHome
 from control_plane.migrator.references import read_needs
 from control_plane.migrator.restoring import Left, Restoration, restore, tables_to_look_into
 from control_plane.migrator.structure import Key, read_structure, reading
-from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, pause, sqlstate_of
+from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, patience, sqlstate_of
 from control_plane.pools.databases import Databases
 from control_plane.registry import audit, tenants
 from control_plane.registry.fleet import Place
@@ -157,7 +157,7 @@ class _Work:
                 except asyncpg.PostgresError as error:
                     if judge(error) is not Verdict.RETRY or attempt + 1 == ATTEMPTS:
                         raise
-                await asyncio.sleep(pause(attempt))
+                await asyncio.sleep(patience(attempt))
             raise AssertionError("the last attempt returns or raises")
 
     async def _do(self, connection: asyncpg.Connection, seconds: float) -> Restoration:
