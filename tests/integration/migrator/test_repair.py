@@ -270,7 +270,7 @@ async def test_a_function_is_nobody_s_even_where_the_database_gives_it_to_all(fl
 
 
 async def test_a_home_is_not_repaired_while_it_is_migrated(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "pause", lambda attempt: 0.0)
+    monkeypatch.setattr(module, "patience", lambda attempt: 0.0)
     home = await fleet.add("acme", version=2)
     await drift(fleet, home, "DROP INDEX {s}.tb_thing_by_name")
     async with holding(fleet, home, "SELECT pg_advisory_xact_lock(hashtextextended('tenancy.home:{home}', 0))"):
@@ -290,7 +290,7 @@ async def test_a_table_that_is_in_use_is_waited_for_as_long_as_a_migration_would
         held.set()
         return 0.0
 
-    monkeypatch.setattr(module, "pause", let_go)
+    monkeypatch.setattr(module, "patience", let_go)
     running = None
     async with holding(fleet, home, 'LOCK TABLE "{schema}".tb_thing IN ACCESS SHARE MODE'):
         running = asyncio.create_task(repaired(fleet))
