@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import migrate, provision, rebuild, request_path, servers, table
+from benchmarks import fleet, migrate, provision, rebuild, request_path, servers, table
 from benchmarks.figures import Report
 
 RESULTS = Path(__file__).parent / "results"
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[bool], Report]] = {
     "servers": servers.run,
     "provision": provision.run,
     "migrate": migrate.run,
+    "fleet": fleet.run,
     "rebuild": rebuild.run,
 }
 

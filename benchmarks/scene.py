@@ -65,7 +65,7 @@ async def shared_scene(plane: ControlPlane, cluster: Cluster, dsn: str, tenants:
         audience=issuer.tenant_audience,
         user_id=str(user_id),
     )
-    return Scene(rival, list(_requests(settings, ids, user_id)))
+    return Scene(rival, list(requests_for(settings, ids, user_id)))
 
 
 async def crowd(plane: ControlPlane, cluster: Cluster, count: int, rows: int) -> list[str]:
@@ -77,7 +77,7 @@ async def crowd(plane: ControlPlane, cluster: Cluster, count: int, rows: int) ->
     async with plane.databases.admin(cluster, home.database) as connection:
         await connection.execute(_CROWD_HOME, ids, original, timeout=300)
     await _fill(plane, cluster, home, ids, rows)
-    return list(_requests(plane.settings, ids, uuid4()))
+    return list(requests_for(plane.settings, ids, uuid4()))
 
 
 async def schema_requests(plane: ControlPlane, cluster: Cluster, tenants: int, rows: int) -> list[str]:
@@ -89,7 +89,7 @@ async def schema_requests(plane: ControlPlane, cluster: Cluster, tenants: int, r
     async with plane.databases.admin(cluster, found[0][1].database) as connection:
         for tenant_id, home in found:
             await connection.execute(_ROWS.format(schema=home.schema_name, tenants=tenant_id, rows=rows))
-    return list(_requests(plane.settings, [tenant_id for tenant_id, _ in found], uuid4()))
+    return list(requests_for(plane.settings, [tenant_id for tenant_id, _ in found], uuid4()))
 
 
 async def _shared_home(plane: ControlPlane) -> tuple[Home, list[UUID]]:
@@ -105,11 +105,12 @@ async def _fill(plane: ControlPlane, cluster: Cluster, home: Home, ids: Sequence
         await connection.execute(_ROWS.format(schema=home.schema_name, tenants=listed, rows=rows), timeout=300)
 
 
-def _requests(settings: Settings, ids: Sequence[UUID], user_id: UUID) -> Iterator[str]:
+def requests_for(settings: Settings, ids: Sequence[UUID], user_id: UUID, path: str = PATH) -> Iterator[str]:
+    """One whole request per tenant, as user `user_id` of each."""
     issuer = development_issuer(settings)
     for tenant_id in ids:
         token = mint_tenant_token(issuer, tenant_id, user_id, ttl=86400)
         yield (
-            f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
             f"X-Tenant-Id: {tenant_id}\r\nAuthorization: Bearer {token}\r\n\r\n"
         )

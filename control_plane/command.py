@@ -12,7 +12,7 @@ import sys
 
 COMMANDS = (
     "dev", "serve", "worker", "init", "cluster", "tenant", "token", "env", "doctor", "drift", "template", "migrate-all",
-    "migrate", "deprecations", "adopt", "cutover",
+    "migrate", "fleet", "deprecations", "adopt", "cutover",
 )  # fmt: skip
 
 NOT_FOUND = 127  # what a shell answers for a command that does not exist

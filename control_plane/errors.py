@@ -56,6 +56,13 @@ class InvalidSlug(BadRequest):
     hint = "2 to 40 characters: lower-case letters, digits and single hyphens, starting with a letter; not reserved."
 
 
+class NotPinnable(BadRequest):
+    """A shared tenant cannot be pinned: its home is everybody's."""
+
+    code = "not_pinnable"
+    hint = "Only a tenant of the isolation schema or database has a home of its own."
+
+
 class Unauthenticated(ControlPlaneError):
     """A bearer token is required."""
 
@@ -120,6 +127,13 @@ class MemberNotFound(NotFound):
     code = "member_not_found"
 
 
+class HomeNotFound(NotFound):
+    """There is no such home."""
+
+    code = "home_not_found"
+    hint = "cp doctor --json names the homes that differ."
+
+
 class OperationNotFound(NotFound):
     """There is no such operation."""
 
@@ -143,6 +157,12 @@ class RunNotFound(NotFound):
 
     code = "run_not_found"
     hint = "cp migrate history lists them."
+
+
+class PinNotFound(NotFound):
+    """The tenant is not pinned."""
+
+    code = "pin_not_found"
 
 
 class TemplateNotFound(NotFound):
@@ -257,6 +277,19 @@ class RunFinished(Conflict):
     code = "run_finished"
 
 
+class RunInProgress(Conflict):
+    """Another migration run of this template is open."""
+
+    code = "run_in_progress"
+    hint = "Wait for its end, work on it too (cp migrate join), or end it (cp migrate abort)."
+
+
+class TenantPinned(Conflict):
+    """The tenant is pinned to an earlier version."""
+
+    code = "tenant_pinned"
+
+
 class BeforeSunset(Conflict):
     """The version removes what is promised until a later day."""
 
@@ -341,6 +374,12 @@ class TimedOut(Unavailable):
     """The database did not finish in time."""
 
     code = "timed_out"
+
+
+class TooManyStreams(Unavailable):
+    """This process has as many event streams open as it may."""
+
+    code, retry_after = "too_many_streams", 5
 
 
 class UnsafePosture(ControlPlaneError):

@@ -61,8 +61,10 @@ class Settings(BaseSettings):
     tenant_queue: int = Field(default=256, ge=1)  # requests of a tenant that may wait; beyond it a 503 at once
     statement_timeout: float = Field(default=5.0, gt=0)  # seconds; of request roles
     provision_wait: float = Field(default=10.0, ge=0)  # seconds that POST /tenants waits before it answers 202
-    migrate_concurrency: int = Field(default=2, ge=1)  # homes at a time per cluster
+    migrate_concurrency: int = Field(default=8, ge=1)  # homes at a time per cluster, at most
+    backfill_share: float = Field(default=0.5, gt=0, le=1)  # of the time that a backfill works
     lock_timeout: float = Field(default=2.0, gt=0)  # seconds; of template DDL
+    migrate_statement_timeout: float = Field(default=60.0, ge=0)  # seconds; of a statement of template DDL; 0 = none
     drift_interval: float = Field(default=3600.0, ge=0)  # seconds between a worker's checks of projections; 0 = none
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -42,5 +42,7 @@ ClustersRead = Annotated[Principal, Depends(PlatformToken("clusters:read"))]
 ClustersWrite = Annotated[Principal, Depends(PlatformToken("clusters:write"))]
 RevocationsRead = Annotated[Principal, Depends(PlatformToken("revocations:read"))]
 RevocationsWrite = Annotated[Principal, Depends(PlatformToken("revocations:write"))]
+MigrationsRead = Annotated[Principal, Depends(PlatformToken("migrations:read"))]
+MigrationsWrite = Annotated[Principal, Depends(PlatformToken("migrations:write"))]
 
 Plane = Annotated[ControlPlane, Depends(control_plane)]

@@ -6,8 +6,9 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from control_plane import __version__
-from control_plane.api import clusters, health, members, operations, revocations, tenants
+from control_plane.api import clusters, health, members, migrations, operations, pins, revocations, tenants
 from control_plane.api.documented import document
+from control_plane.api.events import Streams
 from control_plane.api.limits import BodyLimit
 from control_plane.api.readiness import Readiness
 from control_plane.api.routes import routes
@@ -35,6 +36,7 @@ class Application(FastAPI):
         self._readiness = Readiness(plane.databases, plane.feed)
         self.state.control_plane = plane
         self.state.readiness = self._readiness
+        self.state.streams = self._streams = Streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._entry(scope, receive, send)
@@ -43,11 +45,15 @@ class Application(FastAPI):
         """Not be ready from now on, whatever else is; all requests are still served."""
         self._readiness.drain()
 
+    def end_streams(self) -> None:
+        """Let answers end that would go on for as long as somebody listens."""
+        self._streams.ending.set()
+
 
 def create_app(plane: ControlPlane) -> Application:
     """The application over an open `plane`, which outlives it."""
     app = Application(plane)
-    for module in (tenants, members, revocations, operations, clusters, health):
+    for module in (tenants, members, pins, migrations, revocations, operations, clusters, health):
         app.include_router(module.router)
     app.add_middleware(BodyLimit)
     install_problems(app)

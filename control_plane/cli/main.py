@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
-import typer
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
 
-from control_plane.cli import (
-    adopt,
-    cluster,
-    cutover,
-    deprecations,
-    dev,
-    doctor,
-    drift,
-    env,
-    init,
-    migrate,
-    migrate_runs,
-    serve,
-    template,
-    tenant,
-    token,
-    worker,
-)
+import typer
+from typer.core import TyperGroup
+
+# Command → module of this package, and what in it: a function, or a group of commands.
+COMMANDS = {
+    "dev": "dev:dev",
+    "init": "init:init",
+    "serve": "serve:serve",
+    "worker": "worker:worker",
+    "cluster": "cluster:app",
+    "tenant": "tenant:app",
+    "adopt": "adopt:app",
+    "cutover": "cutover:app",
+    "template": "template:app",
+    "migrate-all": "migrate:migrate_all_command",
+    "migrate": "migrate_runs:app",
+    "fleet": "fleet:app",
+    "deprecations": "deprecations:deprecations",
+    "token": "token:app",
+    "env": "env:env",
+    "doctor": "doctor:doctor",
+    "drift": "drift:drift",
+}
+
+
+class Commands(Mapping[str, Any]):
+    """The commands by name. A module is imported when its command is asked for: one need not wait for all others."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = COMMANDS[name].partition(":")
+        found = getattr(import_module(f"control_plane.cli.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            only = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            only.command(name)(found)
+            found = only
+        command = typer.main.get_command(found)
+        command.name = name
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class Program(TyperGroup):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = Commands()  # type: ignore[assignment]
+
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="A control plane for multi-tenant PostgreSQL: onboard tenants, serve them, release to all of them.",
 )
 
-app.command("dev")(dev.dev)
-app.command("init")(init.init)
-app.command("serve")(serve.serve)
-app.command("worker")(worker.worker)
-app.add_typer(cluster.app, name="cluster")
-app.add_typer(tenant.app, name="tenant")
-app.add_typer(adopt.app, name="adopt")
-app.add_typer(cutover.app, name="cutover")
-app.add_typer(template.app, name="template")
-app.command("migrate-all")(migrate.migrate_all_command)
-app.add_typer(migrate_runs.app, name="migrate")
-app.command("deprecations")(deprecations.deprecations)
-app.add_typer(token.app, name="token")
-app.command("env")(env.env)
-app.command("doctor")(doctor.doctor)
-app.command("drift")(drift.drift)
+
+@app.callback()
+def _program() -> None:
+    """Makes the application a group although no command is registered on it."""

@@ -49,7 +49,8 @@ def migrate_all_command(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Homes at a time per cluster; CP_MIGRATE_CONCURRENCY when absent.")
+        int | None,
+        typer.Option(min=1, help="Homes at a time per cluster, at most; CP_MIGRATE_CONCURRENCY when absent."),
     ] = None,
     halt_failures: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N failed homes.")] = None,
     halt_rate: Annotated[
@@ -75,6 +76,7 @@ def migrate_all_command(
 
     Homes go in waves: internal tenants, canaries of each kind, a few per cent, the rest, the largest, shared homes.
     A home that cannot go stays where it was and is named; run again to try it again, or to go on after an interruption.
+    A tenant that `cp fleet pin` names goes no further than its version.
 
     Exit 0: done or nothing to do. 1: some homes failed or were not reached. 2: refused, nothing was done. 3: halted.
     """

@@ -8,12 +8,13 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from control_plane.cli.migrate import TemplateName, exit_code, migrate
+from control_plane.cli.fleet import OneTemplate, show_fleet
+from control_plane.cli.migrate import exit_code, migrate
 from control_plane.cli.output import print_json, print_table
+from control_plane.cli.repair import repair
 from control_plane.cli.run import ACTOR, Json, run
-from control_plane.migrator import RunResult, VersionCount, fleet_versions, operators
+from control_plane.migrator import RunResult, operators
 from control_plane.migrator.operators import Explanation, RunRecord
-from control_plane.migrator.plan import Unreached
 from control_plane.pools.databases import Databases
 from control_plane.service import open_control_plane
 from control_plane.settings import Settings
@@ -23,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at the versions of the fleet,
 T = TypeVar("T")
 
 COLUMNS = ("id", "status", "wave", "template", "target", "done", "failed", "planned", "started_at", "finished_at")
-WATCHED = ("running", "paused")
+WATCHED = ("queued", "running", "paused")
 
 Ref = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, the beginning of it, or `last`.")]
 
@@ -116,24 +117,9 @@ def join(ref: Ref = "last", json: Json = False) -> None:
 
 
 @app.command()
-def status(template: TemplateName = None, json: Json = False) -> None:
-    """How many homes of each cluster and isolation are at which version; exit 1 when a database did not answer."""
-
-    async def work(settings: Settings) -> tuple[list[VersionCount], list[Unreached]]:
-        async with open_control_plane(settings) as plane:
-            return await fleet_versions(plane.databases, template)
-
-    counts, unreached = run(work, as_json=json)
-    missing = [{"cluster": u.place.cluster.name, "database": u.place.database, "error": u.reason} for u in unreached]
-    if json:
-        print_json({"versions": counts, "unreached": missing})
-    else:
-        columns = ("cluster", "template", "isolation", "version", "homes", "tenants")
-        print_table(columns, ([getattr(count, column) for column in columns] for count in counts))
-        for each in missing:
-            typer.echo(f"not reached: {each['cluster']}, database {each['database']}: {each['error']}", err=True)
-    if missing:
-        raise typer.Exit(1)
+def status(template: OneTemplate = None, json: Json = False) -> None:
+    """The same as `cp fleet`."""
+    show_fleet(template, json)
 
 
 def _steer(work: Callable[[Databases], Awaitable[RunRecord]], json: bool) -> None:
@@ -161,13 +147,17 @@ def _finish(found: RunResult | RunRecord, json: bool) -> None:
         _show(found)
 
 
+app.command("repair")(repair)
+
+
 def _show(record: RunRecord) -> None:
     typer.echo(f"run {record.id} of {record.template} to version {record.target}, by {record.actor}")
     typer.echo(_line(record))
     if record.reason:
         typer.echo(f"it stopped because {record.reason}")
     if record.status in WATCHED and not record.runner:
-        typer.echo(f"nobody works on it; to go on: cp migrate resume {str(record.id)[:8]}")
+        how = "it waits for a worker" if record.durable else f"to go on: cp migrate resume {str(record.id)[:8]}"
+        typer.echo(f"nobody works on it; {how}")
 
 
 def _line(record: RunRecord) -> str:

@@ -65,7 +65,7 @@ async def serve_until(
     """Serve `app` on `listener` until `stop` is set; `ready` is awaited once requests are accepted.
 
     Then readiness goes, for `drain` seconds requests are served as before, so that load balancers notice, the listener
-    closes and what is left is answered. The worker stops after the last request.
+    closes, streams end and what is left is answered. The worker stops after the last request.
     """
     await plane.start()
     server, served = Server(app, ready), asyncio.Event()
@@ -81,6 +81,7 @@ async def serve_until(
         await stop.wait()
         app.drain()
         await pause(served, drain)
+        app.end_streams()
         server.should_exit = True
 
     try:

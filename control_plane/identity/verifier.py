@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jose import jwt
 from jose.exceptions import ExpiredSignatureError, JWTClaimsError
@@ -16,12 +16,14 @@ from control_plane.errors import InvalidToken, RegistryUnavailable
 from control_plane.identity.cache import TokenCache
 from control_plane.identity.claims import REQUIRED, read_claims
 from control_plane.identity.issuers import trusted_issuers
-from control_plane.identity.jwks import JwksFeed
 from control_plane.identity.keys import KeyRing, VerificationKey, secret_key
 from control_plane.identity.principal import Principal
 from control_plane.identity.revocations import Revocations
 from control_plane.identity.structure import MAX_TOKEN, UnverifiedToken, read_structure
 from control_plane.settings import Issuer, Settings
+
+if TYPE_CHECKING:
+    from control_plane.identity.jwks import JwksFeed
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class TrustedIssuer:
         if settings.jwks_url is None:
             return cls(settings, KeyRing([secret_key(settings)]))
         ring = KeyRing()
+        from control_plane.identity.jwks import JwksFeed  # with its HTTP client, which few processes need
+
         feed = JwksFeed(settings.jwks_url, settings.algorithms, ring, internal=settings.jwks_internal)
         return cls(settings, ring, feed)
 

@@ -44,10 +44,16 @@ class SchemaIsolation(TenantState):
 
 
 def provisioning_message(databases: Databases, home: Home, tenant: Tenant, template: Template, version: int) -> str:
-    """Role, schema, every version and the stamp in one message, and so in one transaction."""
+    """Schema, every version, role and the stamp in one message, and so in one transaction.
+
+    The role comes late: making it a member of the group role locks that one until the end of the transaction, so that
+    tenants that are made at the same time would wait for each other.
+    """
     settings = databases.settings
     role = role_call(home, databases.box, settings.statement_timeout, ["cp_request", home.database])
     arguments = f"'{tenant.slug}', '{tenant.id}', '{home.id}', '{home.template}', '{home.role_name}'"
     create = f"SELECT tenancy.create_tenant_schema({arguments});"
-    script = template.script(0, version).message(home.id, home.schema_name, settings.lock_timeout)
-    return f"{role}\n{create}\n{verifier_call(home, databases.box)}\n{script}"
+    script = template.script(0, version)
+    return f"{create}\n{verifier_call(home, databases.box)}\n" + script.message(
+        home.id, home.schema_name, settings.lock_timeout, before_stamp=role
+    )

@@ -24,7 +24,7 @@ class TenantState:
     async def upgrade(
         self, databases: Databases, cluster: Cluster, home: Home, template: Template, from_version: int, version: int
     ) -> int:
-        message = template.script(from_version, version).message(
+        message = template.script(from_version, version, empty=True).message(
             home.id, home.schema_name, databases.settings.lock_timeout
         )
         async with databases.kept_admin(cluster, home.database) as connection:

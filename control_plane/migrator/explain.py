@@ -60,15 +60,16 @@ class Explainer:
         script: Script,
         home: DueHome,
         lock_timeout: float,
+        statement_timeout: float,
         error: asyncpg.PostgresError,
     ) -> str:
-        """The server's message, with the place in the template where it can be told; `lock_timeout` as it ran.
+        """The server's message, with the place in the template where it can be told; the timeouts as it ran.
 
         Of a column that is there already it says what was found and what the template wants.
         """
         key = (script.from_version, error.sqlstate, str(error))
         if key not in self._places:
-            self._places[key] = await _replay(connection, script, home, lock_timeout, error)
+            self._places[key] = await _replay(connection, script, home, lock_timeout, statement_timeout, error)
         place = self._places[key]
         if place is None:
             return str(error)
@@ -80,17 +81,22 @@ class Explainer:
 
 
 async def _replay(
-    connection: asyncpg.Connection, script: Script, home: DueHome, lock_timeout: float, error: asyncpg.PostgresError
+    connection: asyncpg.Connection,
+    script: Script,
+    home: DueHome,
+    lock_timeout: float,
+    statement_timeout: float,
+    error: asyncpg.PostgresError,
 ) -> _Place | None:
     """`file:line` from the position that parse errors carry; else run file by file, undo all, and name the file."""
     position = getattr(error, "position", None)
     if position:
-        label = script.locate(int(position), home.home_id, home.schema_name, lock_timeout)
+        label = script.locate(int(position), home.home_id, home.schema_name, lock_timeout, statement_timeout)
         return _Place(label) if label else None
     transaction = connection.transaction()
     await transaction.start()
     try:
-        for label, sql in script.sections(home.home_id, home.schema_name, lock_timeout):
+        for label, sql in script.sections(home.home_id, home.schema_name, lock_timeout, statement_timeout):
             try:
                 async with connection.transaction():
                     await connection.execute(sql)

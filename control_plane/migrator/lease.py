@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from control_plane.errors import ClusterUnavailable
 from control_plane.migrator.reins import Reins
 from control_plane.pools.databases import Databases
-from control_plane.registry import runs
+from control_plane.registry import pins, runs
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ class Lease:
 
     databases: Databases
     run_id: UUID
+    template: str
     reins: Reins
     wave: str | None = None
 
@@ -34,9 +35,10 @@ class Lease:
         """Say that the run is alive, and do what is wished. Raises when the registry cannot be reached."""
         async with self.databases.registry.begin() as session:
             said = await runs.beat(session, self.run_id, self.wave)
+            self.reins.pins = {pin.home_id: pin.version for pin in await pins.active(session, self.template)}
         if said is None or said.wish == "abort" or said.status == "aborted":
             self.reins.abort("it was aborted")
-        elif said.status not in ("running", "paused"):
+        elif said.status not in runs.OPEN:
             self.reins.halt(said.reason or "another runner of it stopped")
         elif said.wish == "pause":
             self.reins.pause()
@@ -57,19 +59,25 @@ class Lease:
             except (ClusterUnavailable, DBAPIError, OSError):
                 logger.warning("run %s cannot say that it is alive: the registry does not answer", self.run_id)
 
+    @asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Once now, and once a second while the block runs."""
+        await self.beat()
+        task = asyncio.create_task(self.keep_beating())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
 
 @asynccontextmanager
-async def hold(databases: Databases, run_id: UUID, reins: Reins) -> AsyncIterator[Lease]:
+async def hold(databases: Databases, run_id: UUID, template: str, reins: Reins) -> AsyncIterator[Lease]:
     """The run is known to have a runner while the block runs, and for as long as this process lives."""
     async with databases.engine.connect() as pooled:
         connection = await pooled.execution_options(isolation_level="AUTOCOMMIT")
         await runs.hold_run(connection, run_id)
-        lease = Lease(databases, run_id, reins)
-        await lease.beat()
-        beating = asyncio.create_task(lease.keep_beating())
         try:
-            yield lease
+            yield Lease(databases, run_id, template, reins)
         finally:
-            beating.cancel()
-            await asyncio.wait([beating])
             await runs.let_go_run(connection, run_id)

@@ -27,8 +27,9 @@ class Ledger:
     databases: Databases
     run_id: UUID
     _waiting: list[HomeResult] = field(default_factory=list)
+    _reached: dict[UUID, int] = field(default_factory=dict)
 
-    async def plan(self, homes: Sequence[DueHome], target: int) -> None:
+    async def plan(self, homes: Sequence[DueHome]) -> None:
         """Record what is to be done, so that it is known of a run that dies."""
         rows = [
             {
@@ -36,7 +37,7 @@ class Ledger:
                 "cluster": home.place.cluster.name,
                 "tenant": home.slug,
                 "from_version": home.version,
-                "to_version": target,
+                "to_version": home.target,
             }
             for home in homes
         ]
@@ -45,17 +46,22 @@ class Ledger:
 
     def add(self, result: HomeResult) -> None:
         self._waiting.append(result)
+        if result.status == "done":
+            self.reach(result.home_id, result.to_version)
+
+    def reach(self, home_id: UUID, version: int) -> None:
+        """A home is at a version, and may be at its steps for long: requests have to know it."""
+        self._reached[home_id] = version
 
     async def flush(self) -> None:
         """Write everything that waits; raises when the registry cannot be reached, and keeps what is left."""
-        while self._waiting:
-            batch = self._waiting[:_LARGEST]
+        while self._waiting or self._reached:
+            batch, reached = self._waiting[:_LARGEST], dict(self._reached)
             async with self.databases.registry.begin() as session:
                 await runs.record_homes(session, self.run_id, [_row(result) for result in batch])
-                await runs.copy_versions(
-                    session, {result.home_id: result.to_version for result in batch if result.status == "done"}
-                )
+                await runs.copy_versions(session, reached)
             del self._waiting[: len(batch)]
+            self._reached = {home: at for home, at in self._reached.items() if reached.get(home) != at}
 
     async def keep_flushing(self) -> None:
         while True:

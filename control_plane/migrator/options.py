@@ -40,15 +40,24 @@ class Options:
     def recorded(self) -> dict[str, Any]:
         """What another runner of the run has to know, as JSON."""
         policy = self.policy.model_copy(update={"halt": self.halt})
-        return {"only": list(self.only), "approve": self.approve, "policy": policy.model_dump(mode="json")}
+        return {
+            "only": list(self.only),
+            "approve": self.approve,
+            "policy": policy.model_dump(mode="json"),
+            "concurrency": self.concurrency,
+            "max_seconds": self.max_seconds,
+            "override_sunset": self.override_sunset,
+        }
 
     @classmethod
     def of(cls, target: int, recorded: dict[str, Any], actor: str) -> Options:
-        """The options of a run that was recorded, for a runner that joins it."""
+        """The options of a run that was recorded, for a runner that joins it; its time is not that of the run."""
         return cls(
             target=target,
             only=recorded.get("only", ()),
             policy=Policy.model_validate(recorded.get("policy", {})),
             approve=recorded.get("approve", False),
+            concurrency=recorded.get("concurrency"),
+            override_sunset=recorded.get("override_sunset"),
             actor=actor,
         )

@@ -6,16 +6,17 @@ that versions can be committed one after the other: a transaction that had made 
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 import asyncpg
 
 from control_plane.isolation.extensions import install_extensions
+from control_plane.migrator.apart import fill
 from control_plane.migrator.locks import LockRecorder, VersionLocks
+from control_plane.migrator.places import noted, place
 from control_plane.migrator.scratch import scratch_database
 from control_plane.migrator.snapshot import Loss, Snapshot, losses, take, untrue_deprecations
 from control_plane.pools import gate
@@ -23,7 +24,8 @@ from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
 from control_plane.templates import Template, Version
 from control_plane.templates.lint import Finding, waived
-from control_plane.templates.lint.foreseen import foreseen, statements_of
+from control_plane.templates.lint.apart import apart, inside
+from control_plane.templates.lint.foreseen import foreseen
 from control_plane.templates.script import quote
 
 _INSTEAD = {
@@ -36,6 +38,20 @@ _INSTEAD = {
     "rewrite": "add a column beside it and fill that in backfill.sql, or waive this with the reason",
     "unforeseen-lock": "find out what locks it, and waive this when requests can wait",
 }
+
+
+_ROUNDS = 20  # of a backfill, on the few rows of smoke files
+
+
+class _Endless(Exception):
+    """A statement of backfill.sql goes on changing rows."""
+
+    def __init__(self, label: str, line: int) -> None:
+        super().__init__(
+            f"still changes rows after {_ROUNDS} rounds, and so for ever: let its WHERE leave out what it has changed"
+        )
+        self.label = label
+        self.line = line
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +130,8 @@ class _Stage:
         )
 
     async def build(self, upto: int) -> bool:
-        """The home at version `upto`, in as few transactions as its versions allow; False when it cannot be built."""
-        start = 0
-        for version in self.template.versions[:upto]:
-            if version.concurrent is not None or version.number == upto:
-                if not await self._reach(start, version):
-                    return False
-                start = version.number
-        return True
+        """The home at version `upto`, as a new one is built; False when it cannot be built."""
+        return upto == 0 or await self._reach(0, self.template.version(upto))
 
     async def play(self, version: Version, *, judge: bool) -> bool:
         """Apply one version; False when it does not apply, and so no later one can."""
@@ -142,8 +152,9 @@ class _Stage:
         try:
             async with self.connection.transaction():
                 await self._apply(start, version)
-            await self._apply_apart(version)
-        except asyncpg.PostgresError as error:
+            for step in self.template.script(start, version.number).beside:
+                await self._take_step(version, step)
+        except (asyncpg.PostgresError, _Endless) as error:
             self._failed(version, error, "")
             return False
         return True
@@ -155,8 +166,8 @@ class _Stage:
             recorder = await LockRecorder.watch(self.connection, self.schema)
             try:
                 await self._apply(version.number - 1, version, recorder)
-                await self._backfill(version)
-            except asyncpg.PostgresError as error:
+                await self._take_steps_inside(version)
+            except (asyncpg.PostgresError, _Endless) as error:
                 self._failed(version, error, "does not apply to rows: ")
                 return
             after = await take(self.connection, self.schema, self._bind)
@@ -194,32 +205,53 @@ class _Stage:
     async def _apply(self, start: int, version: Version, recorder: LockRecorder | None = None) -> None:
         script = self.template.script(start, version.number)
         for label, sql in script.sections(self.home, self.schema, self.lock_timeout):
-            with _noted(label, sql):
+            with noted(label, sql):
                 await self.connection.execute(f"{sql}\nSELECT")  # asyncpg cannot take a text without a statement
             if recorder is not None:
                 await recorder.note(label)
 
-    async def _apply_apart(self, version: Version) -> None:
-        """What runs outside of the transaction, statement by statement."""
-        if version.concurrent is None:
-            return
-        await self.connection.execute(f"SET search_path = {quote(self.schema)}, extensions, pg_temp; SET ROLE cp_owner")
+    async def _take_step(self, version: Version, step: str) -> None:
+        """As in homes, but that what is there already is no leftover of an attempt before."""
+        await self.connection.execute(f"SET search_path = {quote(self.schema)}, extensions, pg_temp")
+        label = f"{version.name}/{step}.sql"
         try:
-            await self._one_by_one(f"{version.name}/concurrent.sql", version.concurrent)
+            if step == "concurrent":
+                await self.connection.execute("SET ROLE cp_owner")
+                await self._one_by_one(label, version.beside[step])
+            else:
+                await self._fill(label, version.beside[step])
         finally:
             await self.connection.execute("RESET ROLE; RESET search_path")
+        await self.connection.execute("SELECT tenancy.finish_step($1, $2, $3)", self.home, version.number, step)
 
-    async def _backfill(self, version: Version) -> None:
-        if version.backfill is not None:
-            path = f"{quote(self.schema)}, extensions, pg_temp"
-            await self.connection.execute(f"SET LOCAL search_path = {path}; SET LOCAL ROLE cp_owner")
-            await self._one_by_one(f"{version.name}/backfill.sql", version.backfill)
-            await self.connection.execute("SET LOCAL ROLE NONE")
+    async def _take_steps_inside(self, version: Version) -> None:
+        """In the transaction that is undone, on its rows: nothing CONCURRENTLY."""
+        await self.connection.execute(f"SET LOCAL search_path = {quote(self.schema)}, extensions, pg_temp")
+        for step, sql in version.beside.items():
+            label = f"{version.name}/{step}.sql"
+            if step == "concurrent":
+                await self.connection.execute("SET LOCAL ROLE cp_owner")
+                await self._one_by_one(label, inside(label, sql))
+                await self.connection.execute("SET LOCAL ROLE NONE")
+            else:
+                await self._fill(label, sql)
 
     async def _one_by_one(self, label: str, sql: str) -> None:
-        for line, statement in statements_of(label, sql):
-            with _noted(label, statement, line):
-                await self.connection.execute(statement)
+        for each in apart(label, sql):
+            with noted(label, each.sql, each.line):
+                await self.connection.execute(each.sql)
+
+    async def _fill(self, label: str, sql: str) -> None:
+        """Each statement until it changes nothing; raises `_Endless` where that does not come."""
+        for each in apart(label, sql):
+            for _ in range(_ROUNDS):
+                async with self.connection.transaction():
+                    with noted(label, each.sql, each.line):
+                        changed = await fill(self.connection, each.sql)
+                if not changed:
+                    break
+            else:
+                raise _Endless(label, each.line)
 
     async def _smoke(self, version: Version) -> None:
         if version.smoke is None:
@@ -228,7 +260,7 @@ class _Stage:
         path = f"{quote(f'{self.schema}__api_v{api}')}, {quote(self.schema)}, extensions, pg_temp"
         await self.connection.execute(f"SET LOCAL search_path = {path}; SET LOCAL timezone = 'UTC'")
         await self._bind(())
-        with _noted(f"{version.name}/smoke.sql", version.smoke):
+        with noted(f"{version.name}/smoke.sql", version.smoke):
             await self.connection.execute(version.smoke)
         # No table can be altered while a deferred trigger waits for the commit that never comes.
         await self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
@@ -245,8 +277,13 @@ class _Stage:
         finally:
             await transaction.rollback()
 
-    def _failed(self, version: Version, error: asyncpg.PostgresError, prefix: str, file: str = "expand.sql") -> None:
-        label, line = _place(error, f"{version.name}/{file}")
+    def _failed(
+        self, version: Version, error: asyncpg.PostgresError | _Endless, prefix: str, file: str = "expand.sql"
+    ) -> None:
+        if isinstance(error, _Endless):
+            self._add(version, error.label, error.line, "rehearsal", str(error))
+            return
+        label, line = place(error) or (f"{version.name}/{file}", 1)
         if isinstance(error, asyncpg.DependentObjectsStillExistError):
             fields = error.as_dict()
             message = f"{fields['message']}: {fields.get('detail', '')}".replace("\n", "; ")
@@ -272,26 +309,3 @@ class _Stage:
         finding = Finding(self.template.name, label, line, rule, message, instead)
         if finding not in self.found:
             self.found.append(finding)
-
-
-@contextmanager
-def _noted(label: str | None, sql: str, first: int = 1) -> Iterator[None]:
-    """Note at what PostgreSQL refuses in which line of which file it did; `sql` starts at the line `first`."""
-    try:
-        yield
-    except asyncpg.PostgresError as error:
-        if label is not None:
-            position = int(getattr(error, "position", None) or 1)
-            error.add_note(f"{label}:{sql.count(chr(10), 0, position) + first}")
-        raise
-
-
-_NOTE = re.compile(r"(?P<label>.+\.sql):(?P<line>\d+)")
-
-
-def _place(error: asyncpg.PostgresError, otherwise: str) -> tuple[str, int]:
-    """The file and line that the error was noted with."""
-    for note in getattr(error, "__notes__", ()):
-        if match := _NOTE.fullmatch(note):
-            return match["label"], int(match["line"])
-    return otherwise, 1

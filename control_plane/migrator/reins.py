@@ -1,9 +1,11 @@
-"""Whether a run may take the next home."""
+"""Whether a run may take the next home, or the next batch of one, and how far."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from uuid import UUID
 
 
 def _set() -> asyncio.Event:
@@ -14,7 +16,7 @@ def _set() -> asyncio.Event:
 
 @dataclass(slots=True)
 class Reins:
-    """Homes in flight are never held back: a run that stops or pauses takes no further ones.
+    """Transactions in flight are never held back: a run that stops or pauses begins no further ones.
 
     Whoever started the run may set `stop`, too; then there is no `reason`.
     """
@@ -22,11 +24,17 @@ class Reins:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str | None = None  # why it was stopped
     aborted: bool = False
+    pins: Mapping[UUID, int] = field(default_factory=dict)  # homes that go no further than a version
     _open: asyncio.Event = field(default_factory=_set)
 
     @property
     def stopped(self) -> bool:
         return self.stop.is_set()
+
+    @property
+    def held_back(self) -> bool:
+        """Whether nothing may be begun now."""
+        return self.stopped or not self._open.is_set()
 
     def halt(self, reason: str) -> None:
         if not self.stopped:
@@ -45,19 +53,15 @@ class Reins:
 
     async def ready(self) -> bool:
         """True when the next home may be taken, after a pause if there is one; False once the run is stopped."""
-        if not self._open.is_set() and not self.stopped:
-            waits = [asyncio.ensure_future(self._open.wait()), asyncio.ensure_future(self.stop.wait())]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
+        if not self._open.is_set():
+            await self.sleep(None, self._open)
         return not self.stopped
 
-    async def sleep(self, seconds: float) -> None:
-        """Until the run is stopped, at most `seconds`."""
+    async def sleep(self, seconds: float | None, *until: asyncio.Event) -> None:
+        """Until the run is stopped or one of `until` is set, at most `seconds`."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.stop, *until)]
         try:
-            async with asyncio.timeout(seconds):
-                await self.stop.wait()
-        except TimeoutError:
-            pass
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()

@@ -48,15 +48,20 @@ def require_minimum(template: Template, released: int | None, plan: Plan) -> Non
     if released is None or not contracts:
         return
     minimum = contracts[0] - 1
-    below = sorted(home.label for home in plan.homes if home.version < minimum)
+    pinned = {each.tenant: each.label for each in plan.pinned if each.version < minimum}
+    others = sorted(home.label for home in plan.homes if home.version < minimum and home.slug not in pinned)
+    below = [*sorted(pinned.values()), *others]
+    owing = sorted(home.label for home in plan.homes if home.version == minimum and home.owed)
     unknown = sorted(f"{each.place.cluster.name}, database {each.place.database}" for each in plan.unreached)
-    if below or unknown:
+    if below or owing or unknown:
+        unpin = f" A pinned tenant stays below it until its pin ends: cp fleet unpin {min(pinned)}." if pinned else ""
         shown = [f"below version {minimum}: {_first(below)}"] if below else []
+        shown += [f"with steps of version {minimum} to finish: {_first(owing)}"] if owing else []
         shown += [f"not reached: {_first(unknown)}"] if unknown else []
         raise BelowMinimum(
             f"Version {minimum + 1} of template '{template.name}' takes away what earlier versions use, and not every "
             f"home is at version {minimum}: {'; '.join(shown)}.",
-            hint=f"Run cp migrate-all --to {minimum}, deploy what reads the new shape, and come back.",
+            hint=f"Run cp migrate-all --to {minimum}, deploy what reads the new shape, and come back.{unpin}",
         )
 
 

@@ -16,10 +16,19 @@ class Touched:
     objects: dict[str, list[str]]
     rows: int
 
+    def plus(self, other: Touched) -> Touched:
+        """With what a further step touched."""
+        kinds = dict.fromkeys((*self.objects, *other.objects))
+        names = {kind: sorted({*self.objects.get(kind, ()), *other.objects.get(kind, ())}) for kind in kinds}
+        return Touched(names, self.rows + other.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class HomeResult:
-    """The outcome of one home. `skipped` is a home that disappeared or was taken care of by somebody else."""
+    """The outcome of one home. `skipped` is a home that disappeared or was taken care of by somebody else.
+
+    `reached` is the version where the home is now. One that failed there owes it steps, or could not take the next one.
+    """
 
     cluster: str
     slug: str | None  # of the tenant; None for a shared home
@@ -28,6 +37,7 @@ class HomeResult:
     isolation: str
     from_version: int
     to_version: int
+    reached: int
     status: Literal["done", "failed", "skipped"]
     milliseconds: int
     attempts: int
@@ -66,7 +76,31 @@ class Waiting:
     name: str
 
 
-Event = Planned | Started | WaveBegun | Waiting | HomeResult
+@dataclass(frozen=True, slots=True)
+class StepProgress:
+    """A home is at a step beside the transaction of `version`: at a statement (from 1), with `rows` changed so far."""
+
+    cluster: str
+    slug: str | None
+    label: str
+    home_id: UUID
+    version: int
+    step: str
+    statement: int
+    statements: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """So many homes of a cluster are migrated at a time from now on; `sign` is why they are fewer, None for more."""
+
+    cluster: str
+    limit: int
+    sign: str | None
+
+
+Event = Planned | Started | WaveBegun | Waiting | HomeResult | StepProgress | Paced
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from time import monotonic
 from typing import Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from control_plane.isolation.tenancy_schema import latest_version
 from control_plane.migrator.examination import examine
@@ -25,7 +25,17 @@ from control_plane.migrator.options import Options
 from control_plane.migrator.plan import DueHome, Plan, make_plan
 from control_plane.migrator.reins import Reins
 from control_plane.migrator.removals import early_removals, record_override, require_minimum, require_sunset
-from control_plane.migrator.results import Event, HomeResult, Planned, RunResult, Started, Waiting, WaveBegun
+from control_plane.migrator.results import (
+    Event,
+    HomeResult,
+    Paced,
+    Planned,
+    RunResult,
+    Started,
+    StepProgress,
+    Waiting,
+    WaveBegun,
+)
 from control_plane.migrator.smoke import smoke_home
 from control_plane.migrator.tenancy import bring_up
 from control_plane.migrator.waves import Wave, make_waves, one_wave
@@ -72,14 +82,16 @@ async def migrate_all(
     run_id: UUID | None = None,
     stop: asyncio.Event | None = None,
     listener: Callable[[Event], None] = _ignore,
+    hand_over: bool = False,
 ) -> RunResult:
     """Bring the homes of `template` to the target; a home that cannot go stays where it was and is reported.
 
-    `run_id` names an open run to work on, beside its runner or in his place. Setting `stop` lets the homes in flight
-    finish and ends the run as halted; cancelling the task cancels them, which leaves them where they were. Raises as
-    `plan_migration`, and `TemplateRefused`, before anything runs.
+    `run_id` names an open run to work on, beside its runner or in his place. Setting `stop` lets what is in flight
+    finish, of a backfill the batch, and ends the run as halted, or leaves it open for its next runner (`hand_over`);
+    cancelling the task cancels it, which undoes it. Raises as `plan_migration`, `TemplateRefused`, and `RunInProgress`
+    while another run of the template is open, before anything runs.
     """
-    run = _Run(databases, template, options, Reins(stop or asyncio.Event()), listener, run_id)
+    run = _Run(databases, template, options, Reins(stop or asyncio.Event()), listener, run_id, hand_over)
     return await run.execute()
 
 
@@ -91,6 +103,7 @@ class _Run:
     reins: Reins
     listener: Callable[[Event], None]
     run_id: UUID | None
+    hand_over: bool
     counts: dict[str, int] = field(default_factory=lambda: {"done": 0, "failed": 0, "skipped": 0})
     seen: set[UUID] = field(default_factory=set)  # homes with an outcome
     planned: int = 0
@@ -105,6 +118,8 @@ class _Run:
     async def execute(self) -> RunResult:
         began = monotonic()
         plan = await plan_migration(self.databases, self.template, self.options)
+        if plan.homes and self.run_id is None:
+            await self._require_alone()
         await examine(self.databases, self.template, plan)
         await bring_up(self.databases, self.template, plan.outdated)
         await self._release(plan)
@@ -126,37 +141,47 @@ class _Run:
             plan=plan,
         )
 
+    async def _require_alone(self) -> None:
+        async with self.databases.registry() as session:
+            await runs.require_none_open(session, self.template.name)
+
     async def _record(self, plan: Plan) -> None:
         """Work the plan off, in the name of a run that the registry knows."""
-        if self.run_id is not None:
-            await self._settle(plan)
-        else:
+        run_id = self.run_id or uuid4()
+        # Held before it is recorded: a run without a holder is taken for one whose runner died.
+        async with hold(self.databases, run_id, self.template.name, self.reins) as lease:
+            await (self._start(run_id, plan) if self.run_id is None else self._settle(run_id, plan))
+            self.run_id = run_id
+            self.listener(Started(run_id))
+            async with lease.beating(), open_ledger(self.databases, run_id) as self.ledger:
+                with _limited(self.reins, self.options.max_seconds):
+                    await self._work_off(plan, lease)
+        if not (self.hand_over and self._was_stopped):
             async with self.databases.registry.begin() as session:
-                run = await runs.start_run(
-                    session,
-                    self.template.name,
-                    plan.target,
-                    len(plan.homes),
-                    actor=self.options.actor,
-                    options=self.options.recorded(),
-                )
-            self.run_id = run.id
-        self.listener(Started(self.run_id))
-        async with (
-            hold(self.databases, self.run_id, self.reins) as lease,
-            open_ledger(self.databases, self.run_id) as self.ledger,
-        ):
-            with _limited(self.reins, self.options.max_seconds):
-                await self._work_off(plan, lease)
-        async with self.databases.registry.begin() as session:
-            await runs.finish_run(session, self.run_id, self._status(plan), self.reins.reason)
+                await runs.finish_run(session, run_id, self._status(plan), self.reins.reason)
 
-    async def _settle(self, plan: Plan) -> None:
+    @property
+    def _was_stopped(self) -> bool:
+        """By whoever started it, and for no reason of the run's own."""
+        return self.reins.stopped and self.reins.reason is None and not self.reins.aborted
+
+    async def _start(self, run_id: UUID, plan: Plan) -> None:
+        async with self.databases.registry.begin() as session:
+            await runs.start_run(
+                session,
+                self.template.name,
+                plan.target,
+                len(plan.homes),
+                actor=self.options.actor,
+                options=self.options.recorded(),
+                run_id=run_id,
+            )
+
+    async def _settle(self, run_id: UUID, plan: Plan) -> None:
         """An earlier runner may have brought up more homes than he could record."""
-        assert self.run_id is not None
         due = [home.home_id for home in plan.homes]
         async with self.databases.registry.begin() as session:
-            await runs.settle_planned(session, self.run_id, due, [each.place.database for each in plan.unreached])
+            await runs.settle_planned(session, run_id, due, [each.place.database for each in plan.unreached])
 
     async def _release(self, plan: Plan) -> None:
         """Fix the checksums and let new tenants begin at the target; a trial on single tenants releases nothing.
@@ -174,11 +199,11 @@ class _Run:
 
     async def _work_off(self, plan: Plan, lease: Lease) -> None:
         """The plan, then whatever was provisioned meanwhile from an older version, until a sweep finds nothing."""
-        job = Job(self.databases, self.template, plan.target, self.reins, self._report)
+        job = Job(self.databases, self.template, plan.target, self.reins, self._report, self._progress)
         waves = await plan_waves(self.databases, self.options, plan)
         while waves:
             assert self.ledger is not None
-            await self.ledger.plan(plan.homes, plan.target)
+            await self.ledger.plan(plan.homes)
             self.planned += sum(len(wave.homes) for wave in waves)
             for number, wave in enumerate(waves, 1):
                 await self._run_wave(job, wave, lease, last=number == len(waves))
@@ -205,17 +230,17 @@ class _Run:
                 of_cluster = list(lane)
                 group.create_task(Lane(job, of_cluster[0].place.cluster, of_cluster).run(workers))
         if wave.trial and not self.reins.stopped:
-            reason = (None if last else self.halting.judge_trial()) or await self._smoke(job.target, wave.homes)
+            reason = (None if last else self.halting.judge_trial()) or await self._smoke(wave.homes)
             if reason is not None:
                 self.reins.halt(reason)
 
-    async def _smoke(self, target: int, homes: Sequence[DueHome]) -> str | None:
+    async def _smoke(self, homes: Sequence[DueHome]) -> str | None:
         """Call what is new, in the homes of a trial; why that fails."""
         for home in homes:
             if home.home_id in self.migrated:
-                complaint = await smoke_home(self.databases, self.template, target, home)
+                complaint = await smoke_home(self.databases, self.template, home.target, home)
                 if complaint is not None:
-                    return f"smoke.sql of version {target} fails in {home.label}: {complaint}"
+                    return f"smoke.sql of version {home.target} fails in {home.label}: {complaint}"
         return None
 
     async def _wait(self, lease: Lease, wave: Wave) -> None:
@@ -233,6 +258,11 @@ class _Run:
         self.listener(result)
         if (reason := self.halting.judge(result, trial=self.trial)) is not None:
             self.reins.halt(reason)
+
+    def _progress(self, progress: StepProgress | Paced) -> None:
+        if self.ledger is not None and isinstance(progress, StepProgress):
+            self.ledger.reach(progress.home_id, progress.version)
+        self.listener(progress)
 
     def _status(self, plan: Plan) -> Status:
         if self.reins.stopped:

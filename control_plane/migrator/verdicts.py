@@ -11,6 +11,9 @@ from control_plane.pools.connect import UNREACHABLE
 
 class Verdict(Enum):
     RETRY = "the home is busy or the server is short of something"
+    HELD = "another session migrates the home"
+    WAIT = "as many indexes are being built in the database as may be"
+    UNWANTED = "the tenant is being deleted"
     REPLAN = "the home is not at the version it was planned from"
     LOST = "the connection broke; whether the home was migrated is not known"
     FAIL = "the home cannot take the script"
@@ -22,6 +25,12 @@ class Verdict(Enum):
 _LOCK_SECONDS = (0.1, 0.3, 1.0)
 ATTEMPTS = len(_LOCK_SECONDS) + 1
 
+_OURS = {
+    "CP001": Verdict.REPLAN,
+    "CP002": Verdict.HELD,
+    "CP005": Verdict.WAIT,
+    "CP006": Verdict.UNWANTED,
+}
 _BUSY = {
     "55P03",  # lock_not_available
     "40P01",  # deadlock_detected
@@ -29,15 +38,14 @@ _BUSY = {
     "57014",  # query_canceled: by an operator or by statement_timeout
     "53200",  # out_of_memory: the lock table is full
     "53300",  # too_many_connections
-    "CP002",  # another migration holds the home
 }
 
 
 def judge(error: BaseException) -> Verdict:
     """The verdict on what `execute` or `connect` raised."""
     code = sqlstate_of(error)
-    if code == "CP001":
-        return Verdict.REPLAN
+    if code in _OURS:
+        return _OURS[code]
     if isinstance(error, (ClusterUnavailable, *UNREACHABLE)) or (code or "").startswith(("08", "57P")):
         return Verdict.LOST
     return Verdict.RETRY if code in _BUSY else Verdict.FAIL
@@ -53,6 +61,6 @@ def lock_timeout(attempt: int, limit: float) -> float:
     return min(_LOCK_SECONDS[attempt], limit) if attempt < len(_LOCK_SECONDS) else limit
 
 
-def pause(attempt: int) -> float:
+def patience(attempt: int) -> float:
     """Seconds until the next attempt, with full jitter so that retries of many homes do not meet again."""
     return random.uniform(0.05, 0.2 * 3**attempt)  # noqa: S311

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from control_plane.errors import ClusterUnavailable
+from control_plane.migrator.debts import fetch
 from control_plane.migrator.plan import PLAN_CONNECTIONS, Unreached
 from control_plane.pools.databases import Databases
 from control_plane.registry.fleet import Place, read_fleet
@@ -19,7 +20,10 @@ _VERSIONS = (shipped("sql") / "migrator" / "versions.sql").read_text()
 
 @dataclass(frozen=True, slots=True)
 class VersionCount:
-    """Homes and tenants of one cluster, template and isolation at one version; version 0 is not built yet."""
+    """Homes and tenants of one cluster, template and isolation at one version; version 0 is not built yet.
+
+    `owing` homes still have steps of the version to finish.
+    """
 
     cluster: str
     template: str
@@ -27,6 +31,7 @@ class VersionCount:
     version: int
     homes: int
     tenants: int
+    owing: int
 
 
 async def fleet_versions(
@@ -44,9 +49,9 @@ async def fleet_versions(
             continue
         for count in answer:
             key = (count.cluster, count.template, count.isolation, count.version)
-            total = totals.setdefault(key, [0, 0])
-            total[0] += count.homes
-            total[1] += count.tenants
+            total = totals.setdefault(key, [0, 0, 0])
+            for index, number in enumerate((count.homes, count.tenants, count.owing)):
+                total[index] += number
     return [VersionCount(*key, *totals[key]) for key in sorted(totals)], unreached
 
 
@@ -56,7 +61,7 @@ async def _count(
     async with gate:
         try:
             async with databases.admin(place.cluster, place.database, purpose="migrate status") as connection:
-                rows = await connection.fetch(_VERSIONS, template)
+                rows = await fetch(connection, _VERSIONS, template)
         except ClusterUnavailable as error:
             return Unreached(place, f"{error.message} ({error.details})")
         except asyncpg.PostgresError as error:

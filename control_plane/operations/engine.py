@@ -17,11 +17,12 @@ from control_plane.errors import IdempotencyKeyReused, OperationInProgress, Slug
 from control_plane.operations import jobs
 from control_plane.operations.attempts import AttemptLost, Attempts
 from control_plane.operations.failures import revive
+from control_plane.operations.jobs import Held
+from control_plane.operations.migrations import Migrations
 from control_plane.operations.records import OperationRecord, operation_record
 from control_plane.operations.runner import PLANS, Runner, TryLater
 from control_plane.operations.timing import Timing
 from control_plane.operations.upkeep import Upkeep, pause
-from control_plane.operations.worker import Worker
 from control_plane.pools.databases import Databases
 from control_plane.registry import operations, tenants
 from control_plane.registry.models import Operation
@@ -35,10 +36,6 @@ __all__ = ["NewTenant", "Operations"]
 logger = logging.getLogger(__name__)
 
 
-class Held(Exception):
-    """The operation's holder is alive: the job looks again later."""
-
-
 class Operations:
     """The verbs that take longer than a request should, for the API, the CLI and the worker."""
 
@@ -48,7 +45,7 @@ class Operations:
         self._timing = timing or Timing()
         self._attempts = Attempts(databases, self._timing)
         self._runner = Runner(databases, templates, self._attempts)
-        self._worker = Worker(databases, self._advance, self._timing)
+        self.migrations = Migrations(databases, templates)
         self._upkeep = Upkeep(databases, templates, databases.settings.drift_interval)
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
@@ -87,11 +84,14 @@ class Operations:
 
     async def run_worker(self, stop: asyncio.Event) -> None:
         """Take over what other processes left and do the upkeep, until `stop`; outlives restarts of the registry."""
+        from control_plane.operations.worker import Worker  # its package is of no use to whoever only starts operations
+
+        worker = Worker(self._databases, self._advance, self.migrations.advance, self._timing)
         upkeep = asyncio.create_task(self._upkeep.run(stop), name="upkeep")
         try:
             while not stop.is_set():
                 try:
-                    await self._worker.run(stop)
+                    await worker.run(stop)
                 except Exception as error:
                     logger.warning("The worker lost the registry and starts again.", exc_info=error)
                     await pause(stop, 1.0)
@@ -114,7 +114,7 @@ class Operations:
                 operation = await provision.intend(session, self._databases, self._templates, new, actor)
                 await self._submit(session, operation)
                 if key is not None:
-                    await operations.bind_key(session, actor, key, _fingerprint(new), operation.id)
+                    await operations.bind_key(session, actor, key, _fingerprint(new), operation_id=operation.id)
         except (SlugTaken, IntegrityError):
             # The same request may have come twice at once; then its twin has taken the slug, or the key.
             replayed = await self._replay(new, actor, key)
@@ -129,7 +129,7 @@ class Operations:
             return None
         async with self._databases.registry() as session:
             bound = await operations.by_key(session, actor, key)
-        if bound is not None and bound.request_hash != _fingerprint(new):
+        if bound is not None and (bound.request_hash != _fingerprint(new) or bound.operation_id is None):
             raise IdempotencyKeyReused
         return bound.operation_id if bound else None
 

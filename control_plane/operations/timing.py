@@ -16,3 +16,4 @@ class Timing:
     look: float = 0.2  # between two looks at an operation that another process runs
     grace: float = 5.0  # that running work gets when its process stops
     longest: float = 60.0  # between two attempts
+    drain: float = 30.0  # that the homes in flight of a run get when its worker stops

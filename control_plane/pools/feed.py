@@ -137,6 +137,7 @@ class RegistryFeed:
                 await connection.close(timeout=1.0)
             raise
         finally:
+            self._placements.stop_hearing()
             connection.terminate()
 
     async def _wait(self) -> None:
@@ -164,6 +165,7 @@ class RegistryFeed:
         if rows:
             self._last_id = rows[-1]["id"]
         self._looked_at = asked_at
+        self._placements.hear()
         self._revocations.trust(True)
         self._looked.set()
 

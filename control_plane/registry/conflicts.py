@@ -8,13 +8,21 @@ from contextlib import contextmanager
 import asyncpg
 from sqlalchemy.exc import IntegrityError
 
-from control_plane.errors import AdoptionConflict, ClusterNameTaken, ControlPlaneError, OperationInProgress, SlugTaken
+from control_plane.errors import (
+    AdoptionConflict,
+    ClusterNameTaken,
+    ControlPlaneError,
+    OperationInProgress,
+    RunInProgress,
+    SlugTaken,
+)
 
 MEANINGS: dict[str, type[ControlPlaneError]] = {
     "uq_tenants_slug": SlugTaken,
     "uq_clusters_name": ClusterNameTaken,
     "uq_adoptions_name": AdoptionConflict,
     "uq_operations_open": OperationInProgress,
+    "uq_runs_open": RunInProgress,
 }
 
 

@@ -29,8 +29,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 ISOLATIONS = ("shared", "schema", "database")
 TENANT_STATUSES = ("provisioning", "active", "suspended", "deleting", "deleted")
 OPERATION_STATUSES = ("queued", "running", "succeeded", "failed")
-RUN_STATUSES = ("running", "paused", "done", "failed", "halted", "aborted")
+RUN_STATUSES = ("queued", "running", "paused", "done", "failed", "halted", "aborted")
 RUN_WISHES = ("pause", "abort")
+PIN_DAYS = 180  # at most
 REVOCATION_KINDS = ("token", "user", "tenant", "subject")
 ADOPTION_STATES = ("planned", "applying", "active", "removing")
 ADOPTED_TABLE_STATES = ("planned", "building", "filling", "active", "suspending", "suspended")
@@ -100,13 +101,7 @@ class Home(Timestamps, Base):
     __table_args__ = (
         _one_of("isolation", ISOLATIONS),
         # One shared home per (cluster, template).
-        Index(
-            "uq_homes_shared",
-            "cluster_id",
-            "template",
-            unique=True,
-            postgresql_where=text("isolation = 'shared'"),
-        ),
+        Index("uq_homes_shared", "cluster_id", "template", unique=True, postgresql_where=text("isolation = 'shared'")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -149,6 +144,20 @@ class Tenant(Timestamps, Base):
     deleted_at: Mapped[datetime | None]
 
 
+class Pin(Base):
+    """A tenant whose home of its own is taken no further than a version, until a day."""
+
+    __tablename__ = "pins"
+    __table_args__ = (CheckConstraint(f"expires_at <= created_at + interval '{24 * PIN_DAYS} hours'", name="expires"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[int]
+    reason: Mapped[str]
+    actor: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
 class Operation(Timestamps, Base):
     """A durable, resumable piece of work on a tenant."""
 
@@ -156,12 +165,7 @@ class Operation(Timestamps, Base):
     __table_args__ = (
         _one_of("status", OPERATION_STATUSES),
         # A tenant has one operation at a time.
-        Index(
-            "uq_operations_open",
-            "tenant_id",
-            unique=True,
-            postgresql_where=text("status IN ('queued', 'running')"),
-        ),
+        Index("uq_operations_open", "tenant_id", unique=True, postgresql_where=text("status IN ('queued', 'running')")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -182,11 +186,13 @@ class IdempotencyKey(Base):
     """An Idempotency-Key of a POST, bound to the caller and to the request's hash."""
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (CheckConstraint("num_nonnulls(operation_id, run_id) = 1", name="leads_to_one"),)
 
     subject: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     request_hash: Mapped[str]
-    operation_id: Mapped[UUID] = mapped_column(ForeignKey("operations.id", ondelete="CASCADE"), index=True)
+    operation_id: Mapped[UUID | None] = mapped_column(ForeignKey("operations.id", ondelete="CASCADE"), index=True)
+    run_id: Mapped[UUID | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -215,7 +221,14 @@ class Run(Base):
     """One `migrate-all`, with the runner or the runners that work on it."""
 
     __tablename__ = "runs"
-    __table_args__ = (_one_of("status", RUN_STATUSES), _one_of("wish", RUN_WISHES))
+    __table_args__ = (
+        _one_of("status", RUN_STATUSES),
+        _one_of("wish", RUN_WISHES),
+        # A template has one run at a time.
+        Index(
+            "uq_runs_open", "template", unique=True, postgresql_where=text("status IN ('queued', 'running', 'paused')")
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     template: Mapped[str]
@@ -226,6 +239,8 @@ class Run(Base):
     failed: Mapped[int] = mapped_column(server_default="0")
     options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # for whoever goes on with it
     actor: Mapped[str] = mapped_column(server_default="library")
+    durable: Mapped[bool] = mapped_column(server_default=text("false"))  # workers run it, and take it over
+    deadline_at: Mapped[datetime | None]  # after it no further home is taken
     wave: Mapped[str | None]  # where it is
     wish: Mapped[str | None]  # of an operator
     reason: Mapped[str | None]  # why it stopped
@@ -238,6 +253,7 @@ class RunHome(Base):
     """The outcome of one home in one run; the databases themselves are the authority."""
 
     __tablename__ = "run_homes"
+    __table_args__ = (Index("ix_run_homes_failed", "run_id", "number", postgresql_where=text("status = 'failed'")),)
 
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     home_id: Mapped[UUID] = mapped_column(primary_key=True)  # no foreign key: history outlives the home
@@ -250,6 +266,7 @@ class RunHome(Base):
     error: Mapped[str | None]
     milliseconds: Mapped[int]
     rows_touched: Mapped[int | None] = mapped_column(BigInteger)  # by the version's own statements, not by requests
+    number: Mapped[int] = mapped_column(BigInteger, Identity())  # of the outcomes of a run, in the order of commits
 
 
 class DeprecatedCall(Base):

@@ -90,7 +90,17 @@ async def by_key(session: AsyncSession, subject: str, key: str) -> IdempotencyKe
     return await session.get(IdempotencyKey, (subject, key))
 
 
-async def bind_key(session: AsyncSession, subject: str, key: str, request_hash: str, operation_id: UUID) -> None:
-    """Raises `IntegrityError` when another request has bound the key meanwhile."""
-    session.add(IdempotencyKey(subject=subject, key=key, request_hash=request_hash, operation_id=operation_id))
+async def bind_key(
+    session: AsyncSession,
+    subject: str,
+    key: str,
+    request_hash: str,
+    *,
+    operation_id: UUID | None = None,
+    run_id: UUID | None = None,
+) -> None:
+    """To an operation or to a run. Raises `IntegrityError` when another request has bound the key meanwhile."""
+    session.add(
+        IdempotencyKey(subject=subject, key=key, request_hash=request_hash, operation_id=operation_id, run_id=run_id)
+    )
     await session.flush()

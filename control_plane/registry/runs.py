@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from sqlalchemy import ARRAY, Text, Uuid, bindparam, case, func, literal, select, text, update
+from sqlalchemy import ARRAY, Text, Uuid, bindparam, case, func, literal, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import aliased
 from sqlalchemy.types import Integer
 
-from control_plane.errors import RunNotFound
+from control_plane.errors import RunInProgress, RunNotFound
+from control_plane.registry.conflicts import domain_errors
 from control_plane.registry.models import Home, Run, RunHome
 
 # A runner holds its run's session lock for as long as it lives, and says so every second: a run without a holder, or
-# whose holder's machine has gone silent, has lost its runner. Shared, since several may work on one run.
-_KEY = "hashtextextended('cp.run:' || cast(:run AS text), 0)"
+# whose holder's machine has gone silent, has lost its runner. Shared, since several may work on one run. Who only asks
+# looks for the lock and does not try to take it, or those who ask at the same time would take each other for runners.
+_KEY = "hashtextextended('cp.run:' || CAST(:run AS text), 0)"
 _HOLD = text(f"SELECT pg_advisory_lock_shared({_KEY})")
 _LET_GO = text(f"SELECT pg_advisory_unlock_shared({_KEY})")
-_IS_ALONE = text(f"SELECT pg_try_advisory_xact_lock({_KEY})")
+_HELD = """
+    EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND objsubid = 1 AND mode = 'ShareLock' AND granted
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND ((classid::bigint << 32) | objid::bigint) = hashtextextended('cp.run:' || CAST({run} AS text), 0)
+    )
+"""
+_HAS_RUNNER = text("SELECT" + _HELD.format(run=":run"))
+# One that is durable waits for the next worker.
 _CLOSE_ABANDONED = text(
     """
-    WITH open AS MATERIALIZED (SELECT id, heartbeat_at FROM runs WHERE status IN ('running', 'paused')),
-    abandoned AS MATERIALIZED (
-        SELECT id FROM open
-        WHERE heartbeat_at < now() - interval '15 seconds'
-           OR pg_try_advisory_xact_lock(hashtextextended('cp.run:' || id::text, 0))
-    )
     UPDATE runs SET status = 'halted', reason = 'its runner died', finished_at = now()
-    FROM abandoned WHERE runs.id = abandoned.id AND runs.status IN ('running', 'paused')
-    """
+    WHERE status IN ('running', 'paused') AND NOT durable
+      AND (heartbeat_at < now() - interval '15 seconds' OR NOT {held})
+    """.format(held=_HELD.format(run="runs.id"))  # noqa: S608
 )
-_OPEN = ("running", "paused")
+_IS_SILENT = select(Run.heartbeat_at < func.now() - text("interval '15 seconds'"))
+OPEN = ("queued", "running", "paused")
 
 
 class Said(NamedTuple):
@@ -53,14 +62,57 @@ class FailureGroup(NamedTuple):
 
 
 async def start_run(
-    session: AsyncSession, template: str, target: int, planned: int, *, actor: str, options: dict[str, Any]
+    session: AsyncSession,
+    template: str,
+    target: int,
+    planned: int,
+    *,
+    actor: str,
+    options: dict[str, Any],
+    durable: bool = False,
+    run_id: UUID | None = None,
 ) -> Run:
-    """Record a new run; runs whose runner died are closed as halted."""
-    await close_abandoned(session)
-    run = Run(template=template, target=target, planned=planned, actor=actor, options=options)
+    """Record a new run: one that its caller runs, or a `durable` one, which waits for a worker.
+
+    Raises as `require_none_open`.
+    """
+    await require_none_open(session, template)
+    run = Run(
+        id=run_id or uuid4(),
+        template=template,
+        target=target,
+        planned=planned,
+        actor=actor,
+        options=options,
+        status="queued" if durable else "running",
+        durable=durable,
+        deadline_at=_deadline(options) if durable else None,
+    )
     session.add(run)
-    await session.flush()
+    with domain_errors():
+        await session.flush()
+    await session.refresh(run)
     return run
+
+
+async def require_none_open(session: AsyncSession, template: str, besides: UUID | None = None) -> None:
+    """Raises `RunInProgress` while a run of `template` is open; runs whose runner died are closed as halted first."""
+    await close_abandoned(session)
+    query = select(Run.id, Run.status).where(Run.template == template, Run.status.in_(OPEN))
+    if besides is not None:
+        query = query.where(Run.id != besides)
+    found = (await session.execute(query)).first()
+    if found is not None:
+        raise RunInProgress(
+            f"Run {found.id} of template '{template}' is {found.status}, and a template has one run at a time.",
+            errors=[{"run": str(found.id), "status": found.status}],
+        )
+
+
+def _deadline(options: Mapping[str, Any]) -> Any:
+    """The registry's time after which no further home is taken, counted from now; None for none."""
+    seconds = options.get("max_seconds")
+    return None if seconds is None else func.now() + timedelta(seconds=seconds)
 
 
 async def close_abandoned(session: AsyncSession) -> None:
@@ -80,8 +132,33 @@ async def find(session: AsyncSession, ref: str) -> Run:
     return found[0]
 
 
-async def latest(session: AsyncSession, limit: int) -> Sequence[Run]:
-    return (await session.scalars(select(Run).order_by(Run.started_at.desc()).limit(limit))).all()
+async def page(
+    session: AsyncSession,
+    limit: int,
+    *,
+    template: str | None = None,
+    status: str | None = None,
+    before: tuple[datetime, UUID] | None = None,
+) -> Sequence[Run]:
+    """The newest first; `before` is the start and the id of the last one of the page before."""
+    query = select(Run).order_by(Run.started_at.desc(), Run.id.desc()).limit(limit)
+    if template is not None:
+        query = query.where(Run.template == template)
+    if status is not None:
+        query = query.where(Run.status == status)
+    if before is not None:
+        query = query.where(tuple_(Run.started_at, Run.id) < before)
+    return (await session.scalars(query)).all()
+
+
+async def failed_homes(session: AsyncSession, template: str | None = None) -> Sequence[RunHome]:
+    """Those of the latest run of each template (None = of all), by cluster and tenant."""
+    later = aliased(Run)
+    is_latest = ~select(later.id).where(later.template == Run.template, later.started_at > Run.started_at).exists()
+    query = select(RunHome).join(Run, Run.id == RunHome.run_id).where(RunHome.status == "failed", is_latest)
+    if template is not None:
+        query = query.where(Run.template == template)
+    return (await session.scalars(query.order_by(RunHome.cluster, RunHome.tenant, RunHome.home_id))).all()
 
 
 async def failures(session: AsyncSession, run_id: UUID, named: int = 5) -> list[FailureGroup]:
@@ -97,15 +174,28 @@ async def failures(session: AsyncSession, run_id: UUID, named: int = 5) -> list[
     return [FailureGroup(state, error or "", count, tenants[:named]) for state, error, count, tenants in rows]
 
 
-async def reopen(session: AsyncSession, run_id: UUID) -> None:
-    """A run that stopped goes on."""
-    changed = {"status": "running", "wish": None, "reason": None, "finished_at": None, "heartbeat_at": func.now()}
-    await session.execute(update(Run).where(Run.id == run_id, Run.status.not_in(_OPEN)).values(changed))
+async def reopen(session: AsyncSession, run: Run, *, durable: bool) -> None:
+    """A run without a runner goes on: here, or as a `durable` one with the next worker.
+
+    A time that was given to it begins anew. Raises `RunInProgress` while another one of its template is open.
+    """
+    await require_none_open(session, run.template, besides=run.id)
+    changed = {
+        "status": "queued" if durable else "running",
+        "durable": durable,
+        "deadline_at": _deadline(run.options) if durable else None,
+        "wish": None,
+        "reason": None,
+        "finished_at": None,
+        "heartbeat_at": func.now(),
+    }
+    with domain_errors():
+        await session.execute(update(Run).where(Run.id == run.id).values(changed))
 
 
 async def wish(session: AsyncSession, run_id: UUID, what: str | None) -> None:
     """What an operator wants of the run's runners: pause, abort, or None, which is to go on."""
-    await session.execute(update(Run).where(Run.id == run_id, Run.status.in_(_OPEN)).values(wish=what))
+    await session.execute(update(Run).where(Run.id == run_id, Run.status.in_(OPEN)).values(wish=what))
 
 
 async def beat(session: AsyncSession, run_id: UUID, wave: str | None) -> Said | None:
@@ -118,7 +208,7 @@ async def beat(session: AsyncSession, run_id: UUID, wave: str | None) -> Said | 
             .values(
                 heartbeat_at=func.now(),
                 wave=func.coalesce(wave, Run.wave),
-                status=case((Run.status.not_in(_OPEN), Run.status), (paused, "paused"), else_="running"),
+                status=case((Run.status.not_in(OPEN), Run.status), (paused, "paused"), else_="running"),
             )
             .returning(Run.status, Run.wish, Run.reason)
             .execution_options(synchronize_session=False)
@@ -137,7 +227,13 @@ async def let_go_run(connection: AsyncConnection, run_id: UUID) -> None:
 
 
 async def has_runner(session: AsyncSession, run_id: UUID) -> bool:
-    return not (await session.execute(_IS_ALONE, {"run": str(run_id)})).scalar_one()
+    return bool((await session.execute(_HAS_RUNNER, {"run": str(run_id)})).scalar_one())
+
+
+async def is_deserted(session: AsyncSession, run_id: UUID) -> bool:
+    """Whether the run has no runner, or one that has been silent for long."""
+    silent = (await session.execute(_IS_SILENT.where(Run.id == run_id))).scalar_one()
+    return silent or not await has_runner(session, run_id)
 
 
 async def finish_run(session: AsyncSession, run_id: UUID, status: str, reason: str | None = None) -> None:
@@ -149,7 +245,7 @@ async def finish_run(session: AsyncSession, run_id: UUID, status: str, reason: s
         found = case((Run.failed > 0, "failed"), else_=status)
     await session.execute(
         update(Run)
-        .where(Run.id == run_id, Run.status.in_(_OPEN))
+        .where(Run.id == run_id, Run.status.in_(OPEN))
         .values(status=found, reason=reason, wish=None, finished_at=func.now())
         .execution_options(synchronize_session=False)
     )
@@ -172,7 +268,10 @@ async def record_plan(session: AsyncSession, run_id: UUID, homes: Sequence[Mappi
     )
     columns = ("run_id", *names, "status", "milliseconds")
     rows = select(literal(run_id, Uuid), *(planned.c[name] for name in names), literal("planned"), literal(0))
+    await _lock(session, run_id)
     await session.execute(insert(RunHome).from_select(columns, rows).on_conflict_do_nothing())
+    known = select(func.count()).where(RunHome.run_id == run_id).scalar_subquery()
+    await session.execute(update(Run).where(Run.id == run_id).values(planned=known))
 
 
 async def settle_planned(session: AsyncSession, run_id: UUID, due: Sequence[UUID], unreached: Sequence[str]) -> None:
@@ -180,6 +279,7 @@ async def settle_planned(session: AsyncSession, run_id: UUID, due: Sequence[UUID
 
     Nothing is known of homes in the databases `unreached`.
     """
+    await _lock(session, run_id)
     open_homes = (RunHome.run_id == run_id, RunHome.status == "planned", RunHome.home_id.not_in(due))
     done = select(Home.id).where(
         Home.ready, Home.database.not_in(unreached), Home.pattern_version >= RunHome.to_version
@@ -201,6 +301,7 @@ async def record_homes(session: AsyncSession, run_id: UUID, outcomes: Sequence[M
     """Record outcomes (the columns of `RunHome` without run_id); a later outcome replaces the earlier one."""
     if not outcomes:
         return
+    await _lock(session, run_id)
     statement = insert(RunHome)
     key = {"run_id", "home_id"}
     changed = {column.name: statement.excluded[column.name] for column in RunHome.__table__.c if column.name not in key}
@@ -209,6 +310,11 @@ async def record_homes(session: AsyncSession, run_id: UUID, outcomes: Sequence[M
         [{"run_id": run_id, **outcome} for outcome in outcomes],
     )
     await _count(session, run_id)
+
+
+async def _lock(session: AsyncSession, run_id: UUID) -> None:
+    """Outcomes of a run are numbered in the order of their commits: who reads on after a number misses none."""
+    await session.execute(select(Run.id).where(Run.id == run_id).with_for_update(key_share=True))
 
 
 async def _count(session: AsyncSession, run_id: UUID) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -58,3 +58,9 @@ async def current(session: AsyncSession, template: Template) -> int | None:
         listed = ", ".join(str(number) for number in changed)
         raise TemplateChanged(f"Template {template.name!r}: released version {listed} was changed afterwards.")
     return max(released, default=None)
+
+
+async def released(session: AsyncSession) -> dict[str, int]:
+    """The highest released version of each template."""
+    query = select(TemplateVersion.template, func.max(TemplateVersion.version)).group_by(TemplateVersion.template)
+    return {row[0]: row[1] for row in await session.execute(query)}

@@ -32,23 +32,10 @@ async def release(session: AsyncSession, template: Template, upto: int) -> None:
 async def require_clean(template: Template, released: int, upto: int) -> None:
     """Raises `TemplateRefused` with what is wrong in the versions after `released`."""
     numbers = range(released + 1, upto + 1)
-    _require_runnable(template, numbers)
     key = (template.name, tuple(version.checksum for version in template.versions[:upto]))
     if numbers and key not in _passed:
         await asyncio.to_thread(_lint, template, numbers)
         _passed.add(key)
-
-
-def _require_runnable(template: Template, numbers: Sequence[int]) -> None:
-    """What stands beside the transaction is checked and rehearsed, and nothing runs it in homes yet."""
-    for version in map(template.version, numbers):
-        beside = [name for name in ("concurrent", "backfill") if getattr(version, name) is not None]
-        if beside:
-            raise TemplateRefused(
-                f"Version {version.number} of template '{template.name}' has {' and '.join(beside)}.sql, which this "
-                "release checks and does not run.",
-                hint="Waive the rule in expand.sql where the tables are small, or wait for a release that runs them.",
-            )
 
 
 def _lint(template: Template, numbers: Sequence[int]) -> None:

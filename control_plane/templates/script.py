@@ -11,6 +11,8 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from uuid import UUID
 
+STEPS = ("concurrent", "backfill")  # beside a version's transaction, in this order
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -30,6 +32,7 @@ class Script:
     to_version: int
     checksum: str
     parts: tuple[Part, ...]
+    beside: tuple[str, ...]  # the steps that the home owes afterwards
     api_versions: tuple[int, ...]
     manifest: dict[str, object]
 
@@ -39,14 +42,34 @@ class Script:
         everything = json.dumps([astuple(part) for part in self.parts] + [self.api_versions, self.manifest])
         return hashlib.sha256(everything.encode()).hexdigest()
 
-    def message(self, home_id: UUID, schema_name: str, lock_timeout: float, statement_timeout: float = 0) -> str:
-        """The text for `Connection.execute` without arguments; timeouts in seconds, 0 = none."""
-        return "\n".join(sql for _, sql in self.sections(home_id, schema_name, lock_timeout, statement_timeout))
+    def message(
+        self,
+        home_id: UUID,
+        schema_name: str,
+        lock_timeout: float,
+        statement_timeout: float = 0,
+        *,
+        before_stamp: str = "",
+    ) -> str:
+        """The text for `Connection.execute` without arguments; timeouts in seconds, 0 = none.
 
-    def locate(self, message_position: int, home_id: UUID, schema_name: str, lock_timeout: float) -> str | None:
-        """`file:line` of a 1-based character position that PostgreSQL reports for the message."""
+        `before_stamp` is what the stamp needs, as the role that sends the message.
+        """
+        *sections, stamp = self.sections(home_id, schema_name, lock_timeout, statement_timeout)
+        between = (f"SET LOCAL ROLE NONE;\n{before_stamp}",) if before_stamp else ()
+        return "\n".join([*(sql for _, sql in sections), *between, stamp[1]])
+
+    def locate(
+        self,
+        message_position: int,
+        home_id: UUID,
+        schema_name: str,
+        lock_timeout: float,
+        statement_timeout: float = 0,
+    ) -> str | None:
+        """`file:line` of a 1-based character position that PostgreSQL reports for the message of these arguments."""
         start = 0
-        for label, sql in self.sections(home_id, schema_name, lock_timeout, 0):
+        for label, sql in self.sections(home_id, schema_name, lock_timeout, statement_timeout):
             if label and start < message_position <= start + len(sql):
                 return f"{label}:{sql.count(chr(10), 0, message_position - start - 1) + 1}"
             start += len(sql) + 1
@@ -61,12 +84,16 @@ class Script:
         begin = f"""\
 SET LOCAL lock_timeout = '{int(lock_timeout * 1000)}ms';
 SET LOCAL statement_timeout = '{int(statement_timeout * 1000)}ms';
-SELECT tenancy.begin_migration({home}, {self.from_version}, {self.to_version}, '{{{apis}}}');
-SET LOCAL ROLE cp_owner;"""
+SELECT tenancy.begin_migration({home}, {self.from_version}, {self.to_version}, '{{{apis}}}');"""
+        if self.from_version:
+            begin += f"\nSELECT tenancy.require_steps_done({home});"
+        begin += "\nSET LOCAL ROLE cp_owner;"
         manifest = json.dumps(self.manifest, separators=(",", ":")).replace("'", "''")
         stamp = f"""\
 SET LOCAL ROLE NONE;
 SELECT tenancy.stamp_migration({home}, {self.to_version}, '{self.checksum}', '{manifest}', '{self.digest}');"""
+        if self.beside:
+            stamp += f"\nSELECT tenancy.owe_steps({home}, {self.to_version}, '{{{','.join(self.beside)}}}');"
 
         sections: list[tuple[str | None, str]] = [(None, begin)]
         path: str | None = None

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from control_plane.errors import Gone, NotFound, TemplateInvalid, TemplateNotFound
 from control_plane.templates.manifest import Deprecation, FieldRule, Manifest, Since, read_manifest
-from control_plane.templates.script import Part, Script
+from control_plane.templates.script import STEPS, Part, Script
 
 _VERSION_DIRECTORY = re.compile(r"(\d{4})_([a-z0-9_]+)")
 _API_FILE = re.compile(r"api_v(\d+)\.sql")
@@ -80,6 +81,24 @@ class Version:
     def backfill(self) -> str | None:
         """Statements that change rows in batches, after the transaction."""
         return self._text("backfill.sql")
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """The steps that follow the transaction, in their order, with their SQL."""
+        texts = {"concurrent": self.concurrent, "backfill": self.backfill}
+        return {step: sql for step in STEPS if (sql := texts[step]) is not None}
+
+    def parts_without_rows(self) -> Iterator[Part]:
+        """All that builds a home which has no rows: there the steps stand in the transaction, in their place."""
+        yield from self.parts()
+        for step, sql in self.beside.items():
+            label = f"{self.name}/{step}.sql"
+            if step == "concurrent":
+                # Imported here: few versions have the file, and loading PostgreSQL's parser takes a moment.
+                from control_plane.templates.lint.apart import inside
+
+                sql = inside(label, sql)
+            yield Part(label, sql, api=None)
 
     @property
     def smoke(self) -> str | None:
@@ -193,20 +212,35 @@ class Template:
             for entry in self.deprecations(api_version, pattern_version)
         )
 
-    def script(self, from_version: int, to_version: int) -> Script:
-        """The compiled way from one version to a later one; compiled once per pair."""
-        return self._script(from_version, to_version)
+    def script(self, from_version: int, to_version: int, *, empty: bool = False) -> Script:
+        """The compiled way from one version to a later one, as one message; compiled once per pair.
 
-    def _compile(self, from_version: int, to_version: int) -> Script:
+        A home without rows (`empty`, and each one at version 0) takes any way at once. All others go in `stages`.
+        """
+        return self._script(from_version, to_version, empty or from_version == 0)
+
+    def stages(self, from_version: int, to_version: int) -> tuple[Script, ...]:
+        """The way of a home with rows: a script ends with each version that has steps beside its transaction."""
+        ends = [version.number for version in self.versions[from_version:to_version] if version.beside]
+        return tuple(
+            self.script(start, end) for start, end in pairwise(dict.fromkeys((from_version, *ends, to_version)))
+        )
+
+    def _compile(self, from_version: int, to_version: int, empty: bool) -> Script:
         target = self.version(to_version)
         if not 0 <= from_version < to_version:
             raise TemplateNotFound(f"There is no way from version {from_version} to {to_version}.")
+        passed = self.versions[from_version:to_version]
+        assert empty or not any(version.beside for version in passed[:-1]), "steps would be passed over"
         return Script(
             template=self.name,
             from_version=from_version,
             to_version=to_version,
             checksum=target.checksum,
-            parts=tuple(part for version in self.versions[from_version:to_version] for part in version.parts()),
+            parts=tuple(
+                part for version in passed for part in (version.parts_without_rows() if empty else version.parts())
+            ),
+            beside=() if empty else tuple(target.beside),
             # One that is retired on the way is built and then taken away, as in homes that have it.
             api_versions=tuple(
                 sorted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +18,11 @@ from tests.support.servers import temporary_home
 MODES = ("shared", "schema", "database")
 
 
-@pytest.mark.parametrize(
-    ("tenants", "answered"),
-    [pytest.param(15, 4, id="15"), pytest.param(50, 20, id="50", marks=pytest.mark.long)],
-)
+@pytest.mark.long
 @pytest.mark.timeout(300)
-def test_a_killed_service_leaves_no_tenant_in_between(tenants: int, answered: int) -> None:
+def test_a_killed_service_leaves_no_tenant_in_between() -> None:
     """The service dies once `answered` of the requests have their answer and the others are under way."""
+    tenants, answered = (15, 4) if os.environ.get("CP_LONG_SAMPLE") else (50, 20)
     with temporary_home() as home:
         program, output = Program(home, free_port()), home.parent / "serve.log"
         program.run("init")

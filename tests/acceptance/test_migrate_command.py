@@ -114,8 +114,8 @@ async def test_a_failed_home_is_named_with_its_reason_and_the_exit_code_is_1(fle
     assert (plan["event"], plan["homes"], plan["groups"][0]["from"]) == ("plan", 2, 1)
     assert {home["tenant"]: home["status"] for home in homes} == {"bad": "failed", "good": "done"}
     assert set(homes[0]) == {
-        "event", "cluster", "tenant", "home", "isolation", "from", "to", "status", "sqlstate", "error",
-        "milliseconds", "attempts", "rows", "objects",
+        "event", "cluster", "tenant", "home", "isolation", "from", "to", "reached", "status", "sqlstate",
+        "error", "milliseconds", "attempts", "rows", "objects",
     }  # fmt: skip
     assert (run["event"], run["status"], run["done"], run["failed"], run["left"]) == ("run", "failed", 1, 1, 0)
     code, out, _ = await call(fleet, "migrate-all")
@@ -214,3 +214,41 @@ async def test_a_run_waits_for_approval_and_another_command_lets_it_go_on(fleet:
     code, out, _ = await call(fleet, "migrate", "watch", reference, "--json")
     assert (code, json.loads(out)["status"]) == (0, "done")
     assert (await call(fleet, "migrate", "pause", "last"))[0] == 2
+
+
+async def test_a_pinned_tenant_stays_and_the_fleet_is_shown_with_it(fleet: Fleet) -> None:
+    await break_home(fleet, await fleet.add("bad"))
+    home = await fleet.add("acme", "database")
+    await fleet.add("common", "shared")
+    because = "in the middle of its audit"
+    pin = ("fleet", "pin", "acme", "--version", "2", "--reason", because, "--expires", "30d", "--json")
+    code, out, err = await call(fleet, *pin)
+    assert (code, err) == (0, "")
+    assert (json.loads(out)["tenant"], json.loads(out)["version"]) == ("acme", 2)
+    code, out, _ = await call(fleet, "migrate-all", "--plan")
+    assert "main: 1 database homes (1 tenants) from version 1 to 2" in out
+    assert re.search(r"^acme is pinned to version 2 until .* UTC: in the middle of its audit$", out, re.MULTILINE)
+
+    code, out, _ = await call(fleet, "migrate-all", "--json")
+    assert code == 1, "because of the home that cannot go"
+    assert [each["tenant"] for each in events(out)[0]["pinned"]] == ["acme"]
+    assert await fleet.version(home) == 2
+
+    code, out, _ = await call(fleet, "fleet")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[:4] == [
+        ["cluster", "template", "isolation", "v1", "v2", "v3", "target", "behind"],
+        ["main", "reference", "database", "1", "3", "1"],
+        ["main", "reference", "schema", "1", "3", "2"],
+        ["main", "reference", "shared", "1", "3", "0"],
+    ]
+    assert "failed: bad on main stays at version 1: column" in out
+    assert re.search(r"^pinned: acme to version 2 until .*: in the middle of its audit$", out, re.MULTILINE)
+    shown = json.loads((await call(fleet, "fleet", "--json"))[1])
+    assert set(shown) == {"versions", "skews", "unreached", "failed", "pinned"}
+    assert {skew["isolation"]: skew["behind"] for skew in shown["skews"]} == {"database": 1, "schema": 2, "shared": 0}
+    assert [(each["tenant"], each["sqlstate"]) for each in shown["failed"]] == [("bad", "42701")]
+
+    assert (await call(fleet, "fleet", "unpin", "acme"))[1] == "acme is not pinned any more.\n"
+    assert (await call(fleet, "fleet", "pins"))[1] == "No tenant is pinned.\n"

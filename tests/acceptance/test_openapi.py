@@ -24,7 +24,8 @@ from schemathesis.specs.openapi.checks import (
 from tests.support.program import Program, client, free_port
 from tests.support.servers import temporary_home
 
-EXAMPLES = 15  # per operation and kind of data
+EXAMPLES = 5  # per operation and kind of data
+MORE = 40  # in the long tier
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,14 @@ def program() -> Iterator[Program]:
 def headers(program: Program) -> dict[str, dict[str, str]]:
     """By the first part of the path that they are for."""
     platform, tenant = program.token("--platform"), program.token("--tenant", "resident")
-    return {"api": tenant, "tenants": platform, "operations": platform, "clusters": platform, "revocations": platform}
+    return {
+        "api": tenant,
+        "tenants": platform,
+        "operations": platform,
+        "clusters": platform,
+        "revocations": platform,
+        "migrations": platform,
+    }
 
 
 def server_error_only_as_declared(context: CheckContext, response: Any, case: schemathesis.Case[Any]) -> None:
@@ -63,18 +71,21 @@ CHECKS = [
 ANY = list(HealthCheck)
 
 
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(MORE, marks=pytest.mark.long)])
 @pytest.mark.timeout(600)
-def test_every_answer_is_one_that_the_document_declares(program: Program, headers: dict[str, dict[str, str]]) -> None:
+def test_every_answer_is_one_that_the_document_declares(
+    program: Program, headers: dict[str, dict[str, str]], examples: int
+) -> None:
     document = schemathesis.openapi.from_url(f"{program.url}/openapi.json")
     for found in document.get_all_operations():
         assert isinstance(found, Ok), found
         operation = found.ok()
         for mode in schemathesis.GenerationMode:
-            _explore(operation.as_strategy(generation_mode=mode), headers.get(operation.path.split("/")[1]))
+            _explore(operation.as_strategy(generation_mode=mode), headers.get(operation.path.split("/")[1]), examples)
 
 
-def _explore(cases: SearchStrategy[schemathesis.Case[Any]], headers: dict[str, str] | None) -> None:
-    @settings(max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=ANY)
+def _explore(cases: SearchStrategy[schemathesis.Case[Any]], headers: dict[str, str] | None, examples: int) -> None:
+    @settings(max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=ANY)
     @given(case=cases)
     def explore(case: schemathesis.Case[Any]) -> None:
         case.validate_response(case.call(headers=headers), checks=CHECKS)

@@ -1,4 +1,4 @@
-"""The three flows of the README work as pasted, and so does what docs/revocation.md adds to them."""
+"""The three flows of the README work as pasted, and so does what two documents add to them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.support.servers import temporary_home
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REVOCATION = (ROOT / "docs" / "revocation.md").read_text(encoding="utf-8")
+RELEASING = (ROOT / "docs" / "releasing.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
 
 
@@ -31,7 +32,12 @@ def blocks(text: str) -> str:
 @pytest.mark.timeout(300)
 def test_the_three_flows_work_as_pasted(tmp_path: Path) -> None:
     # What an application gets from `cp env` leads to the same installation from anywhere.
-    script = flows() + blocks(REVOCATION) + f'eval "$(cp env)"\nCP_HOME={tmp_path} cp tenant show umbrella\n'
+    script = (
+        flows()
+        + blocks(REVOCATION)
+        + blocks(RELEASING)
+        + f'eval "$(cp env)"\nCP_HOME={tmp_path} cp tenant show umbrella\n'
+    )
     assert ADDRESS in script
     with temporary_home() as home:
         program, output = Program(home, free_port()), home.parent / "serve.log"
@@ -48,6 +54,7 @@ def test_the_three_flows_work_as_pasted(tmp_path: Path) -> None:
             )
             assert pasted.returncode == 0, pasted.stdout + pasted.stderr
             assert stop(process) == 0
+    assert "event: end" in pasted.stdout
     for expected in ('"slug":"umbrella"', "Wayne Enterprises", '"name": "Hive"', "tenant_suspended", "nothing to do"):
         assert expected in pasted.stdout
     assert pasted.stdout.count("The token has been revoked.") == 4  # as `detail` and as `message`

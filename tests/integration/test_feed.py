@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
@@ -237,6 +238,15 @@ async def test_a_change_of_a_placement_is_heard_and_no_other_change(members: Mem
     finally:
         await listener.close()
     assert told == [(feeds.TENANT, str(acme.id)), (feeds.HOME, str(other.home.id))]
+
+
+async def test_a_placement_is_kept_for_longer_only_while_notices_are_heard(members: Members, opening: Opening) -> None:
+    member, heard, ttl = await members.add("acme"), await opening(), members.databases.settings.placement_ttl
+    await heard.placements.resolve(member.id)
+    entry = heard.placements._entries[member.id]
+    assert entry.recheck_at - time.monotonic() > ttl
+    await heard.cut()
+    await eventually(lambda: entry.recheck_at - time.monotonic() <= ttl)
 
 
 async def test_a_change_that_is_heard_costs_nothing_while_the_registry_is_away(

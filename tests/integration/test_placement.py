@@ -9,7 +9,7 @@ import pytest
 
 from control_plane.errors import RegistryUnavailable, TenantNotFound, TenantNotReady
 from control_plane.pools.databases import Databases
-from control_plane.pools.placement import STALE_TTLS, Placement, Placements
+from control_plane.pools.placement import HEARD_TTLS, STALE_TTLS, Placement, Placements
 from tests.support.members import Members
 
 
@@ -53,6 +53,45 @@ async def test_a_placement_is_read_once_per_ttl_by_however_many(members: Members
     assert placements.fresh(member.id) is None
     await placements.resolve(member.id)
     assert placements.reads == 2
+
+
+async def test_a_placement_is_kept_for_longer_while_the_registrys_notices_are_heard(members: Members) -> None:
+    ttl = members.databases.settings.placement_ttl
+    member, clock = await members.add("acme"), Clock()
+    placements = Counted(members.databases, clock)
+    placements.hear()
+    await placements.resolve(member.id)
+    clock.now += HEARD_TTLS * ttl - 1
+    assert placements.fresh(member.id)
+    clock.now += 1
+    assert placements.fresh(member.id) is None
+
+    await placements.resolve(member.id)
+    placements.stop_hearing()
+    clock.now += ttl - 1
+    assert placements.fresh(member.id)
+    clock.now += 1
+    assert placements.fresh(member.id) is None
+    await placements.resolve(member.id)
+    clock.now += ttl
+    assert placements.fresh(member.id) is None
+
+
+async def test_a_placement_that_the_registry_would_have_recalled_is_as_good_as_a_new_one(members: Members) -> None:
+    ttl = members.databases.settings.placement_ttl
+    member, clock = await members.add("acme"), Clock()
+    placements = Counted(members.databases, clock)
+    placements.hear()
+    known = await placements.resolve(member.id)
+    clock.now += HEARD_TTLS * ttl
+    placements.hear()
+    placements.stop_hearing()
+    placements.down = True
+    clock.now += STALE_TTLS * ttl
+    assert await placements.resolve(member.id) is known
+    clock.now += ttl
+    with pytest.raises(RegistryUnavailable):
+        await placements.resolve(member.id)
 
 
 async def test_the_first_caller_may_give_up_without_failing_the_others(members: Members) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -34,6 +36,7 @@ PROBLEM_FIELDS = {
 }  # fmt: skip
 FORGED_CURSOR = base64.urlsafe_b64encode(f"\0 {uuid4()}".encode()).decode().rstrip("=")
 PUBLIC = {"/healthz", "/readyz"}
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
 
 
 @pytest_asyncio.fixture
@@ -349,27 +352,27 @@ async def test_a_platform_token_is_refused_on_the_tenant_api(api: httpx.AsyncCli
     assert_problem(await api.get("/api/v1/projects"), 403, "wrong_token_kind")
 
 
-async def test_each_call_needs_its_scope(app: FastAPI, plane: ControlPlane) -> None:
+async def test_the_readme_s_table_of_the_platform_api_is_true(app: FastAPI, plane: ControlPlane) -> None:
+    table = README.partition("\n## The platform API\n")[2].partition("\n## ")[0]
     needs = {
-        ("GET", "/tenants"): "tenants:read",
-        ("GET", "/tenants/x"): "tenants:read",
-        ("POST", "/tenants"): "tenants:write",
-        ("PATCH", "/tenants/x"): "tenants:write",
-        ("DELETE", "/tenants/x"): "tenants:write",
-        ("POST", "/tenants/x/suspend"): "tenants:write",
-        ("POST", "/tenants/x/resume"): "tenants:write",
-        ("GET", f"/operations/{uuid4()}"): "operations:read",
-        ("GET", "/clusters"): "clusters:read",
-        ("POST", "/clusters"): "clusters:write",
-        ("PATCH", "/clusters/{name}"): "clusters:write",
+        tuple(call.split()): scope
+        for calls, scope in re.findall(r"^\| (`.*`) \| `([a-z:]+)` \|", table, re.MULTILINE)
+        for call in re.findall(r"`([^`]+)`", calls)
+    }
+    assert needs.keys() == {
+        (method.upper(), path)
+        for path, methods in app.openapi()["paths"].items()
+        if path not in PUBLIC and not path.startswith("/api/")
+        for method in methods
     }
     scopes = set(needs.values())
     async with client(app) as caller:
         for (method, path), scope in needs.items():
+            address = path.replace("{id}", str(uuid4())).replace("{", "").replace("}", "")
             others = platform_headers(plane, *(scopes - {scope}))
-            refused = await caller.request(method, path, headers=others, json={})
-            assert_problem(refused, 403, "insufficient_scope")
-            allowed = await caller.request(method, path, headers=platform_headers(plane, scope), json={})
+            body = {"surprise": True}
+            assert_problem(await caller.request(method, address, headers=others, json=body), 403, "insufficient_scope")
+            allowed = await caller.request(method, address, headers=platform_headers(plane, scope), json=body)
             assert allowed.status_code in (200, 400, 404), allowed.text
 
 

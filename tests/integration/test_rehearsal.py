@@ -370,7 +370,8 @@ async def test_a_statement_of_concurrent_sql_that_fails_is_named(stage: Stage, t
     concurrent = "-- that one\nDROP INDEX CONCURRENTLY nothing;"
     found = await stage.second(tmp_path, {"expand.sql": "", "concurrent.sql": concurrent})
     assert [(each.rule, each.file, each.line, each.message) for each in found] == [
-        ("rehearsal", "0002_step/concurrent.sql", 2, 'index "nothing" does not exist')
+        ("rehearsal", "0002_step/concurrent.sql", 2, 'does not apply to rows: index "nothing" does not exist'),
+        ("rehearsal", "0002_step/concurrent.sql", 2, 'index "nothing" does not exist'),
     ]
 
 
@@ -381,6 +382,31 @@ async def test_backfill_sql_meets_rows(stage: Stage, tmp_path: Path) -> None:
     found = await stage.second(tmp_path / "fails", {**added, "backfill.sql": fill.format("name = NULL")})
     assert [(each.rule, each.file) for each in found] == [("rehearsal", "0002_step/backfill.sql")]
     assert "violates not-null constraint" in found[0].message
+
+
+async def test_a_backfill_that_would_never_end_is_refused(stage: Stage, tmp_path: Path) -> None:
+    files = {
+        "expand.sql": "ALTER TABLE tb_thing ADD COLUMN more text",
+        "backfill.sql": "-- rows, again and again\n"
+        "UPDATE tb_thing SET more = name WHERE id IN (SELECT id FROM tb_thing ORDER BY id LIMIT 1000)",
+    }
+    (found,) = await stage.second(tmp_path, files)
+    assert (found.rule, found.file, found.line, found.message) == (
+        "rehearsal",
+        "0002_step/backfill.sql",
+        2,
+        "still changes rows after 20 rounds, and so for ever: let its WHERE leave out what it has changed",
+    )
+
+
+async def test_concurrent_sql_meets_rows(stage: Stage, tmp_path: Path) -> None:
+    files = {
+        "expand.sql": "ALTER TABLE tb_thing ADD CONSTRAINT faxed CHECK (fax IS NOT NULL) NOT VALID",
+        "concurrent.sql": "ALTER TABLE tb_thing VALIDATE CONSTRAINT faxed",
+    }
+    (found,) = await stage.second(tmp_path, files)
+    assert (found.rule, found.file) == ("rehearsal", "0002_step/concurrent.sql")
+    assert 'check constraint "faxed" of relation "tb_thing" is violated by some row' in found.message
 
 
 @pytest.mark.parametrize(

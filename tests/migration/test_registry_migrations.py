@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from procrastinate.schema import SchemaManager
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from control_plane.pools.connect import registry_engine
 from control_plane.registry import job_schema
 from control_plane.registry.models import Base
-from control_plane.registry.upgrade import MIGRATIONS, is_current, upgrade
+from control_plane.registry.upgrade import MIGRATIONS, alembic_config, is_current, shipped_heads, upgrade
 
 
 @pytest_asyncio.fixture
@@ -39,6 +42,12 @@ def _differences(connection: Connection) -> list[object]:
         },
     )
     return list(compare_metadata(context, Base.metadata))
+
+
+def test_what_a_command_reads_without_the_packages_is_what_they_say() -> None:
+    assert shipped_heads() == set(ScriptDirectory.from_config(alembic_config()).get_heads())
+    directory = Path(SchemaManager.get_migrations_path())
+    assert list(job_schema.shipped_migrations().values()) == sorted(directory.glob("*.sql"))
 
 
 async def test_the_migrations_lead_to_the_models(engine: AsyncEngine) -> None:
@@ -134,3 +143,29 @@ async def test_all_migrations_of_the_package_lead_to_its_schema(engine: AsyncEng
             await connection.run_sync(job_schema.execute_script, path.read_text("utf-8"))
     async with engine.connect() as connection:
         assert (await connection.execute(query)).all() == at_once
+
+
+async def test_of_several_open_runs_of_a_template_the_latest_stays_open(engine: AsyncEngine) -> None:
+    """Earlier releases let any number be open; from revision 20261126_0130 on a template has one."""
+
+    def upgrade_to(connection: Connection, revision: str) -> None:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade_to, "20261125_2220")
+        await connection.execute(
+            text("""
+                INSERT INTO runs (id, template, target, status, started_at)
+                SELECT gen_random_uuid(), template, number, status, now() + make_interval(mins => number)
+                FROM (VALUES ('one', 1, 'running'), ('one', 2, 'paused'), ('one', 3, 'done'), ('two', 4, 'running'))
+                    AS run (template, number, status)
+            """)
+        )
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade_to, "head")
+        rows = await connection.execute(text("SELECT target, status, finished_at IS NULL FROM runs ORDER BY target"))
+        assert [tuple(row) for row in rows] == [
+            (1, "halted", False), (2, "paused", True), (3, "done", True), (4, "running", True),
+        ]  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from control_plane.cli import compared
 from control_plane.cli.durations import parse_duration
 from control_plane.cli.main import app
 from control_plane.errors import InvalidInput
@@ -21,7 +22,10 @@ COMMANDS = {
     (): ["dev", "init", "serve", "worker", "cluster", "tenant", "token", "migrate-all", "migrate", "doctor"],
     ("tenant",): ["create", "list", "show", "suspend", "resume", "delete"],
     ("cluster",): ["add", "list", "check", "drain"],
-    ("migrate",): ["status", "history", "explain", "watch", "pause", "resume", "abort", "join"],
+    ("fleet",): ["pin", "unpin", "pins", "--template", "--json", "Exit 1"],
+    ("fleet", "pin"): ["--version", "--reason", "--expires", "180 days", "--json"],
+    ("migrate",): ["status", "history", "explain", "watch", "pause", "resume", "abort", "join", "repair"],
+    ("migrate", "repair"): ["Exit 0", "--tenant", "--home", "--apply", "--json"],
     ("migrate-all",): ["--halt-failures", "--halt-rate", "--approve", "--max-duration", "--config", "--plan"],
     ("template",): ["lint", "new", "list", "show"],
     ("template", "lint"): ["--version", "--scratch", "--json", "Exit 0"],
@@ -130,3 +134,13 @@ def test_a_duration_is_a_number_and_a_unit(text: str, seconds: int) -> None:
 def test_anything_else_is_no_duration(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_duration(text)
+
+
+def test_a_comparison_tells_how_far_it_is_when_it_takes_longer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counting = compared.Counting()
+    counting.show(5, 1, 2)
+    monkeypatch.setattr(compared, "_SECONDS_BETWEEN_LINES", 0.0)
+    counting.show(7, 2, 2)
+    assert capsys.readouterr() == ("", "7 homes looked at, 2 of 2 databases\n")

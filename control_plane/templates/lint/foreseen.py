@@ -29,12 +29,6 @@ def foreseen(version: Version) -> Foreseen:
     )
 
 
-def statements_of(label: str, sql: str) -> list[tuple[int, str]]:
-    """The statements of a file that runs one by one, each with its line."""
-    found = _statements(label, sql, None)
-    return [(each.line, each.source.content[each.start : each.end].decode()) for each in found]
-
-
 def _statements(label: str, sql: str, api: int | None) -> list[Statement]:
     try:
         return Source(label, sql, api).statements

@@ -12,6 +12,7 @@ import pytest
 
 from control_plane.isolation.cluster import prepare_cluster
 from control_plane.migrator import Options, migrate_all
+from control_plane.migrator.comparison import compare
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
 from control_plane.registry.secrets import SecretBox
@@ -174,6 +175,10 @@ async def test_step_by_step_and_in_one_leap_end_the_same(
         stepped, leapt = await stepping.structures(), await leaping.structures()
         for mode in MODES:
             assert difference(stepped[mode], leapt[mode]) == {}, mode
+        for fleet in (stepping, leaping):
+            compared = await compare(fleet.members.databases, {"reference": fleet.members.template})
+            assert [str(found) for home in compared.differing for found in home.differences] == []
+            assert compared.compared == len(MODES)
         # A schema of one's own and a database of one's own hold the same, too.
         assert difference(stepped["schema"], stepped["database"]) == {}
 

@@ -18,6 +18,8 @@ MIGRATORS = """
 SELECT pid FROM pg_stat_activity WHERE application_name = 'control-plane migrate' AND datname = current_database()
 """
 
+INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+
 WAITING = f"{MIGRATORS} AND wait_event_type = 'Lock'"
 
 

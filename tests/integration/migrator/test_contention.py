@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from control_plane.migrator.verdicts import ATTEMPTS
 from tests.integration.migrator.runs import MIGRATORS, WAITING, add_conflicting_column, holding, run, until
 from tests.support.fleet import Fleet
@@ -33,7 +35,8 @@ async def test_a_home_that_another_migration_holds_is_given_up_after_the_last_at
     assert (result.status, list(outcomes)) == ("done", ["held"])
 
 
-async def test_no_more_homes_run_at_a_time_than_allowed(fleet: Fleet) -> None:
+async def test_no_more_homes_run_at_a_time_than_allowed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control_plane.migrator.pace.START", 12)
     for number in range(12):
         await fleet.add(f"acme-{number}")
     seen = 0

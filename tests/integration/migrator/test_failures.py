@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 from sqlalchemy import select
 
+from control_plane.migrator.verdicts import ATTEMPTS
+from control_plane.pools.databases import Databases
 from control_plane.registry.models import Home, RunHome
-from tests.integration.migrator.runs import MIGRATORS, MODES, add_conflicting_column, run
+from control_plane.registry.secrets import SecretBox
+from tests.conftest import SECRET_KEY
+from tests.integration.migrator.runs import MIGRATORS, MODES, add_conflicting_column, holding, run
 from tests.support.fleet import Fleet
 
 
@@ -85,3 +90,22 @@ async def test_a_database_that_does_not_answer_is_named_and_the_rest_is_done(fle
     assert (result.status, result.done) == ("failed", 1)
     assert [each.place.database for each in result.plan.unreached] == ["t_000000000000"]
     assert await fleet.version(good) == 3
+
+
+async def test_a_home_whose_statements_take_too_long_stays_and_the_setting_is_named(fleet: Fleet) -> None:
+    """A statement that waits counts, too: the table is held by somebody for longer."""
+    home = await fleet.add("acme")
+    short = fleet.databases.settings.model_copy(update={"migrate_statement_timeout": 0.05, "lock_timeout": 30.0})
+    databases = Databases(fleet.databases.registry_dsn, SecretBox(SECRET_KEY), short)
+    try:
+        async with holding(fleet, home, 'LOCK TABLE "{schema}".tb_user IN ACCESS SHARE MODE'):
+            result, outcomes = await run(replace(fleet, databases=databases))
+    finally:
+        await databases.aclose()
+    assert (result.status, result.failed) == ("failed", 1)
+    assert (outcomes["acme"].sqlstate, outcomes["acme"].attempts) == ("57014", ATTEMPTS)
+    assert outcomes["acme"].error == (
+        "canceling statement due to statement timeout: a statement took longer than the 0.05 s of "
+        "CP_MIGRATE_STATEMENT_TIMEOUT"
+    )
+    assert await fleet.version(home) == 1

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from sqlalchemy import text, update
 
-from control_plane.errors import RunFinished, RunNotFound
+from control_plane.errors import RunFinished, RunInProgress, RunNotFound
 from control_plane.migrator import (
     Event,
     HomeResult,
@@ -21,7 +21,7 @@ from control_plane.migrator import (
     operators,
 )
 from control_plane.migrator.policy import WavePolicy
-from control_plane.registry import runs
+from control_plane.registry import runs, template_versions
 from control_plane.registry.models import Run
 from tests.integration.migrator.runs import add_conflicting_column
 from tests.support.fleet import Fleet
@@ -182,3 +182,24 @@ async def test_a_run_is_named_by_enough_of_its_id(fleet: Fleet) -> None:
     for ref in ("last", "abc", "00000000", "%%%%"):
         with pytest.raises(RunNotFound):
             await operators.show(fleet.databases, ref)
+
+
+async def test_those_who_look_at_a_run_at_the_same_time_are_not_taken_for_its_runners(fleet: Fleet) -> None:
+    async with fleet.databases.registry.begin() as session:
+        run = await runs.start_run(session, "reference", 3, 1, actor="tests", options={}, durable=True)
+    async with fleet.databases.registry() as one, fleet.databases.registry() as other:
+        assert [await runs.has_runner(session, run.id) for session in (one, other)] == [False, False]
+        assert await runs.is_deserted(other, run.id)
+
+
+async def test_a_second_run_of_a_template_is_refused_before_it_does_anything(fleet: Fleet) -> None:
+    await fleet.add("acme")
+    async with fleet.databases.registry.begin() as session:
+        open_run = await runs.start_run(session, "reference", 3, 1, actor="tests", options={}, durable=True)
+        await runs.start_run(session, "other", 3, 1, actor="tests", options={}, durable=True)
+    with pytest.raises(RunInProgress, match=str(open_run.id)):
+        await migrate_all(fleet.databases, fleet.template, Options())
+    async with fleet.databases.registry() as session:
+        assert await template_versions.current(session, fleet.template) is None
+    await operators.abort(fleet.databases, str(open_run.id), actor="tests")
+    assert (await migrate_all(fleet.databases, fleet.template, Options())).done == 1

@@ -15,7 +15,7 @@ from control_plane.settings import Settings
 from control_plane.templates import Templates
 
 # Everything happens as with the product's timing, only sooner.
-FAST = Timing(heartbeat=0.2, silence=1.0, poll=0.2, repair=0.5, look=0.05, grace=2.0, longest=2.0)
+FAST = Timing(heartbeat=0.2, silence=1.0, poll=0.2, repair=0.5, look=0.05, grace=2.0, longest=2.0, drain=5.0)
 
 
 @pytest.fixture

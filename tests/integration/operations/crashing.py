@@ -1,16 +1,15 @@
-"""A process that onboards or deletes a tenant and kills itself at a step: `crashing.py OPTIONS` with JSON options.
+"""A process that onboards or deletes a tenant and kills itself at a step.
 
-It is told where by its argument and patches the step itself, so the product needs no hook for tests.
+It is told where by its options and patches the step itself, so the product needs no hook for tests.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import json
 import os
 import signal
-import sys
+from collections.abc import Callable
+from typing import Any
 
 from control_plane.operations import runner
 from control_plane.operations.engine import NewTenant, Operations
@@ -62,8 +61,7 @@ def patch(kind: str, name: str, when: str) -> None:
     runner.PLANS[kind] = dataclasses.replace(plan, steps=steps, undo=undo)
 
 
-async def main() -> None:
-    options = json.loads(sys.argv[1])
+async def main(_: Callable[[object], None], options: dict[str, Any]) -> None:
     settings = Settings.model_validate(options["settings"])
     databases = Databases(options["registry"], SecretBox(options["key"]), settings)
     operations = Operations(databases, Templates.load(settings.templates), timing=Timing(**options["timing"]))
@@ -75,7 +73,3 @@ async def main() -> None:
         await operations.create_tenant(new, actor="crash", wait=60)
     await operations.aclose()
     await databases.aclose()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

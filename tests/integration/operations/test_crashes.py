@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import os
 import signal
-import sys
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import func, select, text, update
 
 from control_plane.errors import TenantNotFound
-from control_plane.isolation import isolation_of
+from control_plane.isolation import Isolation, isolation_of
 from control_plane.isolation.extensions import install_extensions
+from control_plane.isolation.login import role_call
 from control_plane.isolation.schema import SchemaIsolation, provisioning_message
 from control_plane.operations import attempts
 from control_plane.operations.engine import NewTenant, Operations
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster, Home, Operation, Tenant
-from control_plane.templates import Template
+from control_plane.templates import Template, Templates
 from control_plane.tenants.records import get_tenant
 from tests.conftest import SECRET_KEY
+from tests.integration.operations import crashing
 from tests.integration.operations.conftest import FAST
+from tests.support.forked import Forked
 
 WAIT = 60.0
 
@@ -47,7 +48,7 @@ async def worker(operations: Operations) -> AsyncIterator[asyncio.Event]:
     await task
 
 
-async def spawn(databases: Databases, kind: str, isolation: str, step: str, when: str) -> Process:
+def spawn(databases: Databases, kind: str, isolation: str, step: str, when: str) -> Forked:
     options = {
         "settings": {"home": str(databases.settings.home)},
         "registry": databases.registry_dsn,
@@ -59,13 +60,11 @@ async def spawn(databases: Databases, kind: str, isolation: str, step: str, when
         "when": when,
         "timing": dataclasses.asdict(FAST),
     }
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.integration.operations.crashing", json.dumps(options)
-    )
+    return Forked(crashing.main, options)
 
 
 async def crash(databases: Databases, kind: str, isolation: str, step: str, when: str) -> None:
-    process = await spawn(databases, kind, isolation, step, when)
+    process = spawn(databases, kind, isolation, step, when)
     assert await process.wait() == -signal.SIGKILL
 
 
@@ -200,7 +199,7 @@ async def test_a_killed_deletion_is_finished_by_another_process(
 async def test_a_paused_process_that_was_replaced_writes_nothing_more(
     databases: Databases, cluster: Cluster, worker: asyncio.Event, isolation: str
 ) -> None:
-    process = await spawn(databases, "provision", isolation, "build", "stop after")
+    process = spawn(databases, "provision", isolation, "build", "stop after")
     worker.set()
     operation = await settled(databases)
     assert (operation.status, operation.attempt) == ("succeeded", 2)
@@ -221,7 +220,7 @@ async def test_a_paused_process_that_builds_after_it_was_undone_undoes_it_again(
     monkeypatch: pytest.MonkeyPatch,
     isolation: str,
 ) -> None:
-    process = await spawn(databases, "provision", isolation, "build", "stop before")
+    process = spawn(databases, "provision", isolation, "build", "stop before")
 
     async def fail(*_: object) -> int:
         raise RuntimeError("this home cannot be built")
@@ -256,23 +255,33 @@ async def test_a_step_commits_nothing_once_its_attempt_was_replaced(
         await session.execute(update(Tenant).values(status="deleted", home_id=None))
 
 
+@pytest.mark.parametrize("isolation", ["schema", "database"])
 async def test_an_attempt_that_builds_while_a_slow_one_is_still_at_it_finds_its_work(
-    operations: Operations, databases: Databases, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    operations: Operations,
+    databases: Databases,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    isolation: str,
 ) -> None:
-    build, calls = SchemaIsolation.build, 0
+    mode = type(isolation_of(isolation))
+    build, calls = mode.build, 0
 
     async def build_beside(
-        self: SchemaIsolation, _: Databases, __: Cluster, home: Home, tenant: Tenant, template: Template, version: int
+        self: Isolation, _: Databases, __: Cluster, home: Home, tenant: Tenant, template: Template, version: int
     ) -> int:
         nonlocal calls
         calls += 1
         arguments = (self, databases, cluster, home, tenant, template, version)
         if calls > 1:
             return await build(*arguments)
-        async with databases.admin(cluster, home.database) as slow, databases.admin(cluster, home.database) as looking:
+        if isolation == "schema":
+            work = provisioning_message(databases, home, tenant, template, version)
+        else:
+            work = role_call(home, databases.box, databases.settings.statement_timeout, ["cp_request"])
+        async with databases.admin(cluster) as slow, databases.admin(cluster) as looking:
             await install_extensions(slow, template)
             async with slow.transaction():
-                await slow.execute(provisioning_message(databases, home, tenant, template, version))
+                await slow.execute(work)
                 beside = asyncio.create_task(build(*arguments))
                 while not await looking.fetchval(
                     "SELECT bool_or($1 = ANY (pg_blocking_pids(pid))) FROM pg_stat_activity", slow.get_server_pid()
@@ -280,9 +289,24 @@ async def test_an_attempt_that_builds_while_a_slow_one_is_still_at_it_finds_its_
                     await asyncio.sleep(0.01)
         return await beside
 
-    monkeypatch.setattr(SchemaIsolation, "build", build_beside)
-    tenant, operation = await operations.create_tenant(NewTenant("acme", "Acme", "schema"), actor="ann", wait=WAIT)
-    assert (tenant.status, operation.status, calls) == ("active", "succeeded", 2)
+    monkeypatch.setattr(mode, "build", build_beside)
+    tenant, operation = await operations.create_tenant(NewTenant("acme", "Acme", isolation), actor="ann", wait=WAIT)
+    assert (tenant.status, operation.status) == ("active", "succeeded")
+    assert calls == (2 if isolation == "database" else 1)
+
+
+async def test_homes_that_are_built_at_the_same_time_do_not_wait_for_each_other(
+    operations: Operations, databases: Databases, cluster: Cluster, templates: Templates
+) -> None:
+    template, tenant = templates["reference"], Tenant(id=uuid4(), slug="slow")
+    home = SchemaIsolation().new_home(uuid4(), cluster, template.name, databases.box)
+    before_the_role, _, _ = provisioning_message(databases, home, tenant, template, 1).partition(
+        "SELECT tenancy.put_request_role"
+    )
+    assert "CREATE TABLE" in before_the_role
+    async with databases.admin(cluster) as connection, connection.transaction():
+        await connection.execute(before_the_role)
+        await operations.create_tenant(NewTenant("acme", "Acme", "schema"), actor="ann", wait=WAIT)
 
 
 async def test_a_living_holder_is_not_replaced_and_a_silent_one_is(

@@ -24,7 +24,7 @@ def home(isolation: str = "schema", *, cluster: int = 0, version: int = 1, pages
     id_ = uuid4()
     place = Place(CLUSTERS[cluster], "tenants" if isolation != "database" else f"t_{id_.hex}")
     slug = None if isolation == "shared" else f"t-{id_.hex[:8]}"
-    return DueHome(place, id_, isolation, f"t_{id_.hex[:12]}", version, slug, 1, pages)
+    return DueHome(place, id_, isolation, f"t_{id_.hex[:12]}", version, 3, slug, 1, pages)
 
 
 def fleet() -> list[DueHome]:
@@ -98,7 +98,7 @@ def test_without_canaries_and_shares_there_are_two_waves() -> None:
 
 
 def outcome(status: str = "done", sqlstate: str | None = None, version: int = 1) -> HomeResult:
-    return HomeResult("eu", "t", "t", UUID(int=0), "schema", version, 3, status, 1, 1, sqlstate)  # type: ignore[arg-type]
+    return HomeResult("eu", "t", "t", UUID(int=0), "schema", version, 3, 3, status, 1, 1, sqlstate)  # type: ignore[arg-type]
 
 
 def test_a_run_halts_at_a_number_of_failures() -> None:

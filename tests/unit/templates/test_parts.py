@@ -30,3 +30,13 @@ def test_a_message_bounds_its_waiting_before_it_does_anything(tmp_path: Path) ->
         "SET LOCAL lock_timeout = '100ms';",
         "SET LOCAL statement_timeout = '30000ms';",
     ]
+
+
+def test_a_place_is_found_in_the_message_with_the_timeouts_that_it_ran_with(tmp_path: Path) -> None:
+    template = write_sample(tmp_path, {"expand.sql": "SELECT 1;\nSELECT 2;\n"})
+    script, home = template.script(0, 1), uuid4()
+    for timeout in (0, 60.0):
+        message = script.message(home, "t_1", 2.0, timeout)
+        for line in (1, 2):
+            last = message.index(f"SELECT {line};") + len("SELECT 1;")
+            assert script.locate(last, home, "t_1", 2.0, timeout) == f"0001_step/expand.sql:{line}"

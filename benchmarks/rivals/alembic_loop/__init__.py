@@ -1,0 +1,1 @@
+"""What the cookbook of Alembic shows for many schemas: one upgrade after the other, each with a version table."""

@@ -1,0 +1,8 @@
+"""Where the fleet stands."""
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    pass

@@ -1,0 +1,150 @@
+"""What goes wrong with a fleet in practice, and what a run makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from control_plane.embedded import EmbeddedServer
+from control_plane.isolation.cluster import prepare_cluster
+from control_plane.migrator.pace import Pace
+from control_plane.pools.databases import Databases
+from control_plane.registry.models import Cluster
+from control_plane.templates import Template
+from tests.integration.migrator.runs import MIGRATORS, MODES, add_conflicting_column, run, until
+from tests.support.fleet import Fleet
+from tests.support.servers import FAST, dsn_with, temporary_home
+
+HOMES = 100
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[EmbeddedServer]:
+    """A server that a test may stop or fill up."""
+    small = {"max_connections": "50", "max_locks_per_transaction": "64"}
+    with temporary_home() as home, EmbeddedServer(home, settings=FAST | small) as embedded:
+        yield embedded
+
+
+@pytest_asyncio.fixture
+async def frail(mortal: EmbeddedServer, databases: Databases, installation_id: UUID, template: Template) -> Fleet:
+    """A fleet on that server."""
+    dsn = dsn_with(mortal.admin_dsn, database="postgres")
+    cluster = Cluster(
+        id=uuid4(),
+        name="frail",
+        dsn=databases.box.seal(dsn),
+        database=await prepare_cluster(databases, dsn, installation_id),
+        isolations=list(MODES),
+        status="active",
+    )
+    async with databases.registry.begin() as session:
+        session.add(cluster)
+    return Fleet(databases, cluster, installation_id, template)
+
+
+async def _with_failures(fleet: Fleet, share: float) -> None:
+    """A fleet in which each home that is `1 / share` after the one before cannot take the next version."""
+    for number in range(HOMES):
+        home = await fleet.add(f"acme-{number}")
+        if number % round(1 / share) == round(1 / share) - 1:
+            await add_conflicting_column(fleet, home)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rule", [{"halt_failures": 5}, {"halt_rate": 0.1}, {}], ids=["failures", "rate", "none"])
+async def test_one_failing_home_in_a_hundred_stops_no_run(fleet: Fleet, rule: dict[str, float]) -> None:
+    await _with_failures(fleet, 0.01)
+    result, _ = await run(fleet, 2, **rule)
+    assert (result.status, result.done, result.failed, result.left) == ("failed", HOMES - 1, 1, 0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [({"halt_failures": 5}, "5 homes failed"), ({"halt_rate": 0.1}, "of the latest")],
+    ids=["failures", "rate"],
+)
+async def test_one_failing_home_in_five_stops_a_run_that_has_a_rule(
+    fleet: Fleet, rule: dict[str, float], reason: str
+) -> None:
+    await _with_failures(fleet, 0.2)
+    result, _ = await run(fleet, 2, **rule)
+    assert result.status == "halted"
+    assert reason in (result.reason or "")
+    assert 0 < result.left < HOMES - 20
+    assert result.done + result.failed + result.left == HOMES
+
+
+@pytest.mark.long
+async def test_one_failing_home_in_five_is_named_where_no_rule_stops_the_run(fleet: Fleet) -> None:
+    await _with_failures(fleet, 0.2)
+    result, outcomes = await run(fleet, 2)
+    assert (result.status, result.done, result.failed) == ("failed", HOMES - 20, 20)
+    assert {outcome.sqlstate for outcome in outcomes.values() if outcome.status == "failed"} == {"42701"}
+
+
+async def test_a_server_that_is_lost_and_comes_back_loses_no_home(frail: Fleet, mortal: EmbeddedServer) -> None:
+    homes = [await frail.add(f"acme-{number}") for number in range(30)]
+    running = asyncio.create_task(run(frail, 2, concurrency=2))
+    async with frail.admin() as watch:
+        await until(watch, "SELECT count(*) > 3 FROM tenancy.homes WHERE version = 2")
+    mortal.stop()
+    await asyncio.sleep(0.3)
+    mortal.start()
+    result, _ = await running
+    assert (result.status, result.done) == ("done", 30)
+    assert [await frail.version(home) for home in homes] == [2] * 30
+
+
+@asynccontextmanager
+async def _full_lock_table(fleet: Fleet) -> AsyncIterator[asyncpg.Connection]:
+    async with fleet.admin() as hog:
+        for first in range(0, 1_000_000, 1_000):
+            try:
+                await hog.execute(f"SELECT pg_advisory_lock(n) FROM generate_series({first}, {first + 999}) AS n")
+            except asyncpg.OutOfMemoryError:
+                break
+        yield hog
+        await hog.execute("SELECT pg_advisory_unlock_all()")
+
+
+async def test_a_full_lock_table_slows_a_run_and_fails_no_home(frail: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    felt = asyncio.Event()
+    exhausted = Pace.exhausted
+
+    def feel(self: Pace) -> None:
+        exhausted(self)
+        felt.set()
+
+    monkeypatch.setattr(Pace, "exhausted", feel)
+    for number in range(30):
+        await frail.add(f"acme-{number}")
+    running = asyncio.create_task(run(frail, 2))
+    async with frail.admin() as watch:
+        await until(watch, "SELECT count(*) > 2 FROM tenancy.homes WHERE version = 2")
+    async with _full_lock_table(frail):
+        await felt.wait()
+    result, outcomes = await running
+    assert (result.status, result.done) == ("done", 30)
+    assert max(outcome.attempts for outcome in outcomes.values()) > 1
+
+
+async def test_a_cluster_with_room_is_given_more_homes_at_a_time(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control_plane.migrator.pace.WINDOW", 0.02)
+    for number in range(40):
+        await fleet.add(f"acme-{number}")
+    seen = []
+    async with fleet.admin() as watch:
+        running = asyncio.create_task(run(fleet, 3, concurrency=5))
+        while not running.done():
+            seen.append(await watch.fetchval(f"SELECT count(*) FROM ({MIGRATORS}) AS m"))
+    assert (await running)[0].done == 40
+    assert max(seen[: len(seen) // 4]) <= 3
+    assert max(seen) > 2
