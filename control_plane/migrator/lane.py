@@ -7,32 +7,27 @@ import heapq
 import json
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from time import monotonic
-from uuid import UUID
 
 import asyncpg
 
 from control_plane.errors import ClusterUnavailable, ExtensionUnavailable
-from control_plane.isolation.extensions import install_extensions
 from control_plane.migrator import pace
 from control_plane.migrator.debts import standing
-from control_plane.migrator.explain import Explainer
+from control_plane.migrator.job import Job
 from control_plane.migrator.link import Link
-from control_plane.migrator.pace import EXHAUSTED, MISSED, Pace, Sample
+from control_plane.migrator.pace import EXHAUSTED, MISSED, Sample
 from control_plane.migrator.places import described
 from control_plane.migrator.plan import DueHome
-from control_plane.migrator.reins import Reins
 from control_plane.migrator.results import HomeResult, Paced, StepProgress, Touched
-from control_plane.migrator.steps import Debt, Steps
+from control_plane.migrator.steps import Debt
 from control_plane.migrator.verdicts import ATTEMPTS, Verdict, judge, lock_timeout, patience, sqlstate_of
 from control_plane.pools.connect import UNREACHABLE
-from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
 from control_plane.settings import shipped
-from control_plane.templates import Script, Template
 
 _FAILURES: tuple[type[BaseException], ...] = (
     asyncpg.PostgresError,
@@ -43,63 +38,10 @@ _FAILURES: tuple[type[BaseException], ...] = (
 _LOSSES = 10  # lost connections in a row after which the cluster is given up: some 25 seconds
 _TOUCHED = "CP004"  # the message of stamp_migration() that says what was touched
 _TOO_LONG = "{}: a statement took longer than the {:g} s of CP_MIGRATE_STATEMENT_TIMEOUT"
-_NOTE = "INSERT INTO tenancy.manifests (template, version, manifest) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 _BUILDS = 2  # at a time in a database, as hold_build() has it for all runners together
 _STRAIN = (shipped("sql") / "migrator" / "strain.sql").read_text()
 _TURN = 0.1  # seconds until a worker that is too many looks again
 _HELD = 1.0  # seconds until a home that somebody else is at is looked at again
-
-
-class Job:
-    """What all lanes of a run share. `report` takes each outcome, once per home; `reins` hold back.
-
-    `progress` hears of homes that are at a step beside a transaction, and of the pace.
-    """
-
-    def __init__(
-        self,
-        databases: Databases,
-        template: Template,
-        target: int,
-        reins: Reins,
-        report: Callable[[HomeResult], None],
-        progress: Callable[[StepProgress | Paced], None] = lambda _: None,
-    ) -> None:
-        self.databases = databases
-        self.template = template
-        self.target = target
-        self.lock_timeout = databases.settings.lock_timeout
-        self.statement_timeout = databases.settings.migrate_statement_timeout
-        self.reins = reins
-        self.report = report
-        self.progress = progress
-        self.steps = Steps(template, reins, databases.settings.backfill_share)
-        self.explainer = Explainer()
-        self._paces: dict[UUID, Pace] = {}
-        self._scripts: dict[tuple[int, int], Script] = {}
-
-    def script(self, version: int, target: int) -> Script:
-        """The next stage from `version` on the way to `target`."""
-        key = (version, target)
-        if key not in self._scripts:
-            self._scripts[key] = self.template.stages(version, target)[0]
-        return self._scripts[key]
-
-    def target_of(self, home: DueHome) -> int:
-        """How far `home` goes, which a pin may have shortened since the plan."""
-        return min(home.target, self.reins.pins.get(home.home_id, home.target))
-
-    def pace(self, cluster: Cluster, ceiling: int) -> Pace:
-        """The cluster's, which later waves go on with."""
-        return self._paces.setdefault(cluster.id, Pace(ceiling))
-
-    async def prepare(self, connection: asyncpg.Connection) -> None:
-        """What the homes of a database share: else each would wait for the transaction of the one that brings it."""
-        await install_extensions(connection, self.template)
-        async with connection.transaction():
-            await connection.execute(f"SET LOCAL lock_timeout = '{int(self.lock_timeout * 1000)}ms'")
-            for stage in self.template.stages(1, self.target):
-                await connection.execute(_NOTE, self.template.name, stage.to_version, json.dumps(stage.manifest))
 
 
 @dataclass(slots=True)

@@ -18,7 +18,8 @@ from uuid import UUID, uuid4
 from control_plane.isolation.tenancy_schema import latest_version
 from control_plane.migrator.examination import examine
 from control_plane.migrator.halting import Halting
-from control_plane.migrator.lane import Job, Lane
+from control_plane.migrator.job import Job
+from control_plane.migrator.lane import Lane
 from control_plane.migrator.lease import Lease, hold
 from control_plane.migrator.ledger import Ledger, open_ledger
 from control_plane.migrator.options import Options

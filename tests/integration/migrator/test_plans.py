@@ -10,7 +10,8 @@ from sqlalchemy import select
 
 from control_plane.errors import TemplateChanged, TemplateNotFound, VersionConflict
 from control_plane.migrator import HomeResult, Options, plan_migration
-from control_plane.migrator.lane import Job, Lane
+from control_plane.migrator.job import Job
+from control_plane.migrator.lane import Lane
 from control_plane.migrator.plan import make_plan
 from control_plane.migrator.reins import Reins
 from control_plane.registry import template_versions

@@ -15,7 +15,8 @@ from control_plane.errors import BelowMinimum
 from control_plane.isolation import isolation_of
 from control_plane.isolation.shared import SharedIsolation
 from control_plane.migrator import Event, HomeResult, Options, StepProgress, fleet_versions, migrate_all, plan_migration
-from control_plane.migrator.lane import Job, Lane
+from control_plane.migrator.job import Job
+from control_plane.migrator.lane import Lane
 from control_plane.migrator.reins import Reins
 from control_plane.migrator.removals import require_minimum
 from control_plane.registry.models import Home, RunHome
