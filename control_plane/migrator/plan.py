@@ -122,7 +122,7 @@ class Plan:
     def beside(self) -> dict[int, tuple[str, ...]]:
         """The steps that versions on the way take after their transaction, by version."""
         start = min((home.version for home in self.homes), default=self.target)
-        passed = self.template.versions[start : self.target]
+        passed = self.template.versions[start : max((home.target for home in self.homes), default=self.target)]
         return {version.number: tuple(version.beside) for version in passed if version.beside}
 
     def __str__(self) -> str:
@@ -137,7 +137,7 @@ class Plan:
 
     def _described(self, group: Group) -> str:
         what = f"{group.cluster}: {group.homes} {group.isolation} homes ({group.tenants} tenants)"
-        if group.from_version == group.to_version:
+        if group.from_version >= group.to_version:
             return f"{what} have steps of version {group.from_version} to finish"
         first = f", {group.owing} with steps of version {group.from_version} to finish first" if group.owing else ""
         return f"{what} from version {group.from_version} to {group.to_version}{first}"
@@ -221,7 +221,7 @@ def _assemble(
                 kept.append(_kept(answer.place, row, pin))
             goal = target if pin is None else pin.version
             # Version 0 is a home that its provisioner has not built yet.
-            behind = 0 < row["version"] < goal or (0 < row["version"] <= goal and row["owed"])
+            behind = 0 < row["version"] < goal or (goal <= row["version"] <= target and row["owed"])
             if row["home_id"] in leave_out or not behind:
                 continue
             if row["deleting"] and row["isolation"] != "shared":
