@@ -1,4 +1,4 @@
-"""The table of docs/benchmarks.md, made from the results."""
+"""The tables of docs/benchmarks.md, made from the results."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ import re
 from pathlib import Path
 from typing import Any
 
+_TABLE = re.compile(r"^\*\*(?P<name>\w+)\*\* — .*?(?=^\*\*\w+\*\* — |\Z)", re.DOTALL | re.MULTILINE)
 BEGIN, END = "<!-- figures: python -m benchmarks report --into docs/benchmarks.md -->", "<!-- end of figures -->"
 
 
 def show(results: Path, into: Path | None) -> None:
-    """Print the table, or replace the one in `into`."""
-    table = render(
-        [json.loads(path.read_text()) for path in sorted(results.glob("*.json")) if "-quick" not in path.name]
-    )
+    """Print the tables, or put them into `into`, where those of benchmarks without results stay as they are."""
+    found = [json.loads(path.read_text()) for path in sorted(results.glob("*.json")) if "-quick" not in path.name]
+    tables = {document["benchmark"]: _one(document) for document in found}
     if into is None:
-        print(table)
+        print("\n\n".join(tables.values()) or "No results yet: `make bench`.")
         return
     text = into.read_text()
-    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    if not pattern.search(text):
-        raise SystemExit(f"{into} has no place for the table: {BEGIN} … {END}")
-    into.write_text(pattern.sub(lambda _: f"{BEGIN}\n\n{table}\n\n{END}", text))
-
-
-def render(documents: list[dict[str, Any]]) -> str:
-    """One table per benchmark: ratios first, then the figures they come from."""
-    return "\n\n".join(_one(document) for document in documents) or "No results yet: `make bench`."
+    place = re.compile(f"{re.escape(BEGIN)}(.*){re.escape(END)}", re.DOTALL).search(text)
+    if place is None:
+        raise SystemExit(f"{into} has no place for the tables: {BEGIN} … {END}")
+    kept = {match["name"]: match[0].strip() for match in _TABLE.finditer(place[1])}
+    merged = dict(sorted({**kept, **tables}.items()))
+    into.write_text(
+        f"{text[: place.start()]}{BEGIN}\n\n" + "\n\n".join(merged.values()) + f"\n\n{END}{text[place.end() :]}"
+    )
 
 
 def _one(document: dict[str, Any]) -> str:
