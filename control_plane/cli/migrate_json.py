@@ -1,27 +1,6 @@
-"""What `migrate-all --json` prints: one JSON line per event, for programs.
+"""What `migrate-all --json` prints: one JSON line per event, for programs; `docs/releasing.md` describes each.
 
-Each line has an `event`; fields are added in later releases, and none is taken away or changed:
-  plan     template, target, homes (behind), current, ahead, building, deleting [slug],
-           groups [{cluster, isolation, from, to, homes, tenants, owing}]: owing are homes that have steps of the
-           version in `from` to finish first;
-           steps [{version, steps [concurrent, backfill]}] that versions on the way take after their transaction;
-           unreached [{cluster, database, error}], pinned [{cluster, tenant, isolation, version, pin, reason,
-           expires_at}]: homes that go no further than `pin`;
-           with --plan also waves [{name, homes}] and locks [{version, name, locks [{relation, mode, file, rewritten,
-           scans}]}], one entry for each version that is new to the fleet: what it keeps waiting, measured on a home
-           that nobody keeps
-  started  run: the id by which `cp migrate` names it
-  wave     name, homes
-  waiting  run, wave: nothing goes on until `cp migrate resume`
-  step     cluster, tenant, home, version, step (concurrent, backfill), statement (which is under way, from 1),
-           statements, rows (that the step has changed so far); at most one line a second, whichever homes are at one
-  pace     cluster, limit (homes at a time from now on), sign (of strain, which made them fewer; else null)
-  home     cluster, tenant (slug, null for a shared home), home, isolation, from, to, reached (where it is now),
-           status (done, failed, skipped), sqlstate, error, milliseconds, attempts, rows (that the version wrote),
-           objects {tables, views, indexes, functions: [names that it created or changed]}; both null where this run did
-           not do or did not hear it
-  run      run, template, target, status (done, failed, halted, aborted), done, failed, skipped, left, current, seconds,
-           reason (why it stopped, or null)
+Fields are added in later releases, and none is taken away or changed.
 """
 
 from __future__ import annotations
