@@ -55,21 +55,10 @@ $$;
 """
 
 # One column, one table, two views: one new, one replaced.
-_NEXT = """
+_NEXT = f"""
 ALTER TABLE tb_project ADD COLUMN archived_at timestamptz;
 
-CREATE TABLE tb_label (
-    tenant_id uuid NOT NULL DEFAULT tenancy.current_tenant_id(),
-    id uuid NOT NULL DEFAULT gen_random_uuid(),
-    name text NOT NULL,
-    PRIMARY KEY (tenant_id, id)
-);
-SELECT tenancy.protect_table('tb_label');
-
-CREATE VIEW v_label WITH (security_invoker = true) AS
-SELECT tenant_id, id, jsonb_build_object('__typename', 'Label', 'id', id, 'name', name) AS data
-FROM tb_label;
-
+{LABELS}
 CREATE OR REPLACE VIEW v_user_card WITH (security_invoker = true) AS
 SELECT tenant_id, id, jsonb_build_object('__typename', 'UserCard', 'id', id, 'name', name, 'email', email) AS data
 FROM tb_user;

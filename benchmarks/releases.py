@@ -20,6 +20,20 @@ from control_plane.service import open_control_plane
 from control_plane.settings import Settings, shipped
 from control_plane.templates.release import release
 
+LABELS = """\
+CREATE TABLE tb_label (
+    tenant_id uuid NOT NULL DEFAULT tenancy.current_tenant_id(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    name text NOT NULL,
+    PRIMARY KEY (tenant_id, id)
+);
+SELECT tenancy.protect_table('tb_label');
+
+CREATE VIEW v_label WITH (security_invoker = true) AS
+SELECT tenant_id, id, jsonb_build_object('__typename', 'Label', 'id', id, 'name', name) AS data
+FROM tb_label;
+"""
+
 
 def copy_templates(settings: Settings) -> None:
     """The shipped ones, to `settings.templates`, where versions can be added."""
