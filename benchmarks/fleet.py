@@ -18,6 +18,7 @@ from sqlalchemy import select
 from benchmarks.figures import Ratio, Report, Series, ratio
 from benchmarks.load import Task, measure
 from benchmarks.releases import (
+    LABELS,
     Stored,
     copy_templates,
     migrate_once,

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from benchmarks.figures import Ratio, Report, Series, interleaved, ratio
 from benchmarks.releases import (
+    LABELS,
     Stored,
     copy_templates,
     migrate_once,
