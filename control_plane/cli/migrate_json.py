@@ -6,7 +6,6 @@ Fields are added in later releases, and none is taken away or changed.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from math import inf
 from time import monotonic
@@ -46,7 +45,7 @@ class JsonReport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        sys.stdout.flush()
+        return None
 
     def event(self, event: Event) -> None:
         if isinstance(event, StepProgress):
@@ -72,7 +71,6 @@ class JsonReport:
                 "reason": result.reason,
             }
         )
-        sys.stdout.flush()
 
 
 def print_plan_json(plan: Plan, waves: Sequence[Wave], locks: Sequence[VersionLocks]) -> None:
@@ -127,4 +125,5 @@ def _home_document(result: HomeResult) -> dict[str, Any]:
 
 
 def _print_line(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    # At once: whoever reads a pipe waits for it, and a run that is killed has said what it did.
+    print(json.dumps(document, ensure_ascii=False), flush=True)
