@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.support.program import Program, client, free_port
 from tests.support.servers import temporary_home
 
-EXAMPLES = 5  # per operation and kind of data
+EXAMPLES = 3  # per operation and kind of data
 MORE = 40  # in the long tier
 
 
