@@ -3,9 +3,9 @@
 
 BIN := .venv/bin
 RUN := $(BIN)/python -m
-# One more worker than cores would only slow the database servers down. On servers that are given there is one for each:
-# tests that look for what another leaves behind must not run at the same time.
-WORKERS ?= $(if $(CP_TEST_DATABASE_URL),$(words $(CP_TEST_DATABASE_URL)),2)
+# One more worker than two cores: while it waits for a process or for the clock, the others go on. On servers that are given
+# there is one for each: tests that look for what another leaves behind must not run at the same time.
+WORKERS ?= $(if $(CP_TEST_DATABASE_URL),$(words $(CP_TEST_DATABASE_URL)),3)
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile

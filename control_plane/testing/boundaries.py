@@ -22,6 +22,7 @@ from control_plane.testing.questions import Question
 
 ROUNDS = 3  # in which two tenants ask everything at the same time
 PAUSES = 100  # at most, of a request, at which it is cancelled
+ENDED = 3  # requests in a row that end before: how often a request waits is not always the same
 
 Asked = Mapping[Tenant, Sequence[Question]]
 
