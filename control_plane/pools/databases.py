@@ -17,6 +17,10 @@ from control_plane.settings import Settings
 # Also tells whether the server is still there.
 _RESET = "RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all()"
 
+# A backend never shrinks its caches of relations, which grow by a megabyte with each home that it makes, and searches
+# all of them at the end of each transaction that makes many.
+_USES = 50
+
 
 class Databases:
     """`async with databases.registry.begin() as session` for the registry, `databases.admin(cluster)` for the rest.
@@ -32,7 +36,7 @@ class Databases:
         self.engine = registry_engine(registry_dsn)
         self.registry: async_sessionmaker[AsyncSession] = async_sessionmaker(self.engine, expire_on_commit=False)
         self._keep = keep
-        self._idle: dict[tuple[UUID, bytes], list[asyncpg.Connection]] = {}
+        self._idle: dict[tuple[UUID, bytes], list[tuple[asyncpg.Connection, int]]] = {}
 
     @asynccontextmanager
     async def admin(
@@ -49,34 +53,36 @@ class Databases:
     async def kept_admin(self, cluster: Cluster, database: str) -> AsyncIterator[asyncpg.Connection]:
         """As `admin`, for short work: one that is kept, if `database` is the tenants' database."""
         shared = database == cluster.database
-        connection = (await self._take(cluster) if shared else None) or await self._connect(cluster, database, "verbs")
+        kept = await self._take(cluster) if shared else None
+        connection, uses = kept or (await self._connect(cluster, database, "verbs"), 0)
         fit = False
         try:
             yield connection
-            fit = shared and not connection.is_in_transaction()
+            fit = shared and uses + 1 < _USES and not connection.is_in_transaction()
         finally:
             idle = self._idle.setdefault(_key(cluster), [])
             if fit and len(idle) < self._keep and not connection.is_closed():
-                idle.append(connection)
+                idle.append((connection, uses + 1))
             else:
                 await connection.close()
 
     async def aclose(self) -> None:
         for idle in self._idle.values():
             while idle:
-                await idle.pop().close()
+                await idle.pop()[0].close()
         await self.engine.dispose()
 
-    async def _take(self, cluster: Cluster) -> asyncpg.Connection | None:
+    async def _take(self, cluster: Cluster) -> tuple[asyncpg.Connection, int] | None:
+        """With how often it has been used."""
         idle = self._idle.get(_key(cluster), [])
         while idle:
-            connection = idle.pop()
+            connection, uses = idle.pop()
             try:
                 await connection.execute(_RESET)
             except BROKEN:
                 connection.terminate()
             else:
-                return connection
+                return connection, uses
         return None
 
     async def _connect(self, cluster: Cluster, database: str | None, purpose: str) -> asyncpg.Connection:
