@@ -66,14 +66,20 @@ class Pace:
     def decide(self, sample: Sample | None) -> str | None:
         """Close the window and set the limit; the sign of strain that was seen, if one was. None: no sample came."""
         sign = self._sign(sample)
-        if sign is None:
+        slower = None if sign else self._slower()
+        if slower is not None and self.limit <= START:
+            # So it is with few at a time, too: sessions and catalogues that grow make each home take longer.
+            self._usual, slower = None, None
+        elif slower is not None:
+            self.limit = max(START, self.limit // 2)
+        elif sign is None:
             self.limit = min(self.limit + 1, self.ceiling)
         elif not self._short:
             self._halve()
         self._seconds.clear()
         self._attempts = self._missed = 0
         self._short = False
-        return sign
+        return sign or slower
 
     def _halve(self) -> None:
         self.limit = max(1, self.limit // 2)
@@ -87,7 +93,7 @@ class Pace:
             return f"{sample.blocked} sessions waited for a migration"
         if sample is not None and sample.busy > 1 and sample.crowded > _CROWDED * sample.busy:
             return f"{sample.crowded} of {sample.busy} busy sessions waited for what they share"
-        return self._slower()
+        return None
 
     def _slower(self) -> str | None:
         if len(self._seconds) < _ENOUGH:

@@ -77,6 +77,27 @@ def test_homes_that_take_twice_as_long_as_at_the_start_halve_it() -> None:
     assert pace.limit == 4
 
 
+def test_homes_that_take_longer_with_few_at_a_time_are_no_reason_for_fewer() -> None:
+    pace = Pace(8)
+    window(pace, seconds=0.01)
+    pace.limit = START
+    for seconds in (0.01, 0.05):
+        window(pace, seconds=seconds)
+        pace.limit = START
+        assert pace.decide(QUIET) is None
+    assert pace.limit == START
+    window(pace, seconds=0.05)
+    assert pace.decide(QUIET) is None
+    assert pace.limit == START + 1, "what is usual was measured anew"
+
+
+def test_slow_homes_alone_leave_as_many_as_at_the_start() -> None:
+    pace = grown(3)
+    window(pace, seconds=1.0)
+    assert pace.decide(QUIET) is not None
+    assert pace.limit == START
+
+
 def test_few_homes_tell_nothing_of_their_time() -> None:
     pace = grown()
     window(pace, homes=4, seconds=10.0)
