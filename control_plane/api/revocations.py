@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 
 from control_plane.api.access import Plane, RevocationsRead, RevocationsWrite
 from control_plane.api.documented import problems
-from control_plane.api.schemas import Revocation, RevocationCreate, RevocationPage
+from control_plane.api.revocation_schemas import Revocation, RevocationCreate, RevocationPage
 from control_plane.tenants import revocations
 from control_plane.tenants.revocations import Target
 

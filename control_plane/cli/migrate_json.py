@@ -9,9 +9,9 @@ import json
 from collections.abc import Sequence
 from math import inf
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from control_plane.cli.migrate_report import Report
 from control_plane.migrator import (
     Event,
     HomeResult,
@@ -33,19 +33,11 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_STEPS = 1.0
 
 
-class JsonReport:
+class JsonReport(Report):
     """One line per event on stdout."""
 
     def __init__(self) -> None:
         self._told = -inf  # when a step was told last
-
-    def __enter__(self) -> JsonReport:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def event(self, event: Event) -> None:
         if isinstance(event, StepProgress):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import typer
 from rich.console import Console, RenderableType
@@ -41,10 +41,16 @@ _OUTCOMES = {"done": "done", "failed": "incomplete", "halted": "halted", "aborte
 
 
 class Report(Protocol):
-    def __enter__(self) -> object: ...
+    """Used around the run; told of each event, and at last of the result."""
+
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        return None
+
     def event(self, event: Event) -> None: ...
     def end(self, result: RunResult) -> None: ...
 
@@ -90,7 +96,7 @@ class _Slowest:
         return ", ".join(f"{label} {took:,} ms" for took, label in sorted(self._heap, reverse=True))
 
 
-class LineReport:
+class LineReport(Report):
     """For logs: a line every few seconds, then less often; the first failures, a summary."""
 
     def __init__(self) -> None:
@@ -107,14 +113,6 @@ class LineReport:
             return False
         self._spoke = now
         return True
-
-    def __enter__(self) -> LineReport:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def event(self, event: Event) -> None:
         if isinstance(event, Planned):
@@ -172,7 +170,7 @@ class _Bars(Progress):
             yield Text(f"slowest: {self._slowest}", style="dim", overflow="ellipsis", no_wrap=True)
 
 
-class ScreenReport:
+class ScreenReport(Report):
     """For a terminal: one bar per cluster with done, failed, left, pace, rate, time to go and the step of a home.
 
     Failures stand above the bars, the slowest homes below.
@@ -201,9 +199,6 @@ class ScreenReport:
     @staticmethod
     def suits() -> bool:
         return sys.stdout.isatty()
-
-    def __enter__(self) -> ScreenReport:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -63,9 +63,10 @@ class _Task:
 class Lane:
     """Runs the homes of one cluster; every home is reported unless the run is stopped before its turn."""
 
-    def __init__(self, job: Job, cluster: Cluster, homes: Sequence[DueHome]) -> None:
+    def __init__(self, job: Job, cluster: Cluster, homes: Sequence[DueHome], ceiling: int) -> None:
         self._job = job
         self._cluster = cluster
+        self._pace = job.pace(cluster, ceiling)
         self._fresh = deque(_Task(home, home.version, home.target, home.owed) for home in homes)
         self._later: list[tuple[float, int, _Task]] = []  # heap by the time of the next attempt
         self._builds: Counter[str] = Counter()  # by database
@@ -74,29 +75,28 @@ class Lane:
         self._ticket = count()
         self._losses = 0
 
-    async def run(self, ceiling: int) -> None:
+    async def run(self) -> None:
         """Work the queue off with as many homes at a time as the cluster bears, and at most `ceiling`."""
-        self._pace = self._job.pace(self._cluster, ceiling)
+        wanted = min(self._pace.ceiling, len(self._fresh))
         async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(self._work(number)) for number in range(min(ceiling, len(self._fresh)))]
+            workers = [group.create_task(self._work(number)) for number in range(wanted)]
             watch = group.create_task(self._watch())
             await asyncio.wait(workers)
             watch.cancel()
 
     async def _watch(self) -> None:
         """Set the pace anew after each window."""
-        async with Link(self._job.databases, self._cluster, _nothing) as link:
-            while True:
-                await asyncio.sleep(pace.WINDOW)
-                before, sign = self._pace.limit, self._pace.decide(await self._sample(link))
-                if self._pace.limit != before:
-                    self._job.progress(Paced(self._cluster.name, self._pace.limit, sign))
+        while True:
+            await asyncio.sleep(pace.WINDOW)
+            before, sign = self._pace.limit, self._pace.decide(await self._sample())
+            if self._pace.limit != before:
+                self._job.progress(Paced(self._cluster.name, self._pace.limit, sign))
 
-    async def _sample(self, link: Link) -> Sample | None:
+    async def _sample(self) -> Sample | None:
         try:
-            row = await (await link.to(self._cluster.database)).fetchrow(_STRAIN)
+            async with self._job.databases.admin(self._cluster, purpose="migrate pace") as connection:
+                row = await connection.fetchrow(_STRAIN)
         except _FAILURES:
-            await link.close()
             return None
         return Sample(row["busy"], row["crowded"], row["blocked"]) if row is not None else None
 
@@ -352,10 +352,6 @@ class Lane:
                 touched=task.touched if status == "done" else None,
             )
         )
-
-
-async def _nothing(_: asyncpg.Connection) -> None:
-    """What a connection that changes nothing needs."""
 
 
 def _text(error: BaseException) -> str:

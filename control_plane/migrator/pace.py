@@ -72,9 +72,9 @@ class Pace:
             self._usual, slower = None, None
         elif slower is not None:
             self.limit = max(START, self.limit // 2)
-        elif sign is None:
+        elif sign is None and self._attempts:  # a window without work, in a pause say, tells nothing
             self.limit = min(self.limit + 1, self.ceiling)
-        elif not self._short:
+        elif sign is not None and not self._short:
             self._halve()
         self._seconds.clear()
         self._attempts = self._missed = 0

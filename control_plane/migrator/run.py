@@ -229,7 +229,7 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             for _, lane in groupby(wave.homes, key=lambda home: home.place.cluster.id):
                 of_cluster = list(lane)
-                group.create_task(Lane(job, of_cluster[0].place.cluster, of_cluster).run(workers))
+                group.create_task(Lane(job, of_cluster[0].place.cluster, of_cluster, workers).run())
         if wave.trial and not self.reins.stopped:
             reason = (None if last else self.halting.judge_trial()) or await self._smoke(wave.homes)
             if reason is not None:

@@ -20,6 +20,7 @@ from control_plane.migrator.places import noted
 from control_plane.migrator.plan import DueHome
 from control_plane.migrator.reins import Reins
 from control_plane.migrator.results import Touched
+from control_plane.pools.databases import RESET
 from control_plane.templates import Template
 from control_plane.templates.script import quote
 
@@ -32,7 +33,6 @@ _PATIENCE = 600.0
 _DEBT = "SELECT statement, rows FROM tenancy.open_steps WHERE home_id = $1 AND version = $2 AND step = $3"
 _NOTE = "SELECT tenancy.note_step($1, $2, $3, $4, $5)"
 _FINISH = "SELECT tenancy.finish_step($1, $2, $3)"
-_RESET = "RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ async def _session(link: Link, debt: Debt) -> AsyncIterator[asyncpg.Connection]:
             f" SET lock_timeout = '{int(wait * 1000)}ms'; SET statement_timeout = 0"
         )
         yield connection
-        await connection.execute(_RESET)
+        await connection.execute(RESET)
     except BaseException:
         await link.close()
         raise

@@ -14,10 +14,10 @@ from control_plane.registry.models import Cluster
 from control_plane.registry.secrets import SecretBox
 from control_plane.settings import Settings
 
-# Also tells whether the server is still there.
-_RESET = "RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all()"
+# Gives a session back as it was. Also tells whether the server is still there.
+RESET = "RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all()"
 
-# A backend never shrinks its caches of relations, which grow by a megabyte with each home that it makes, and searches
+# A backend never shrinks its caches of relations, which grow by megabytes with each home that it makes, and searches
 # all of them at the end of each transaction that makes many.
 _USES = 50
 
@@ -78,7 +78,7 @@ class Databases:
         while idle:
             connection, uses = idle.pop()
             try:
-                await connection.execute(_RESET)
+                await connection.execute(RESET)
             except BROKEN:
                 connection.terminate()
             else:

@@ -13,7 +13,10 @@ import pytest_asyncio
 
 from control_plane.embedded import EmbeddedServer
 from control_plane.isolation.cluster import prepare_cluster
-from control_plane.migrator.pace import Pace
+from control_plane.migrator import Event, Options, Paced, migrate_all
+from control_plane.migrator.lane import _STRAIN
+from control_plane.migrator.pace import START, Pace
+from control_plane.pools.connect import connect
 from control_plane.pools.databases import Databases
 from control_plane.registry.models import Cluster
 from control_plane.templates import Template
@@ -98,8 +101,9 @@ async def test_a_server_that_is_lost_and_comes_back_loses_no_home(frail: Fleet, 
     mortal.stop()
     await asyncio.sleep(0.3)
     mortal.start()
-    result, _ = await running
+    result, outcomes = await running
     assert (result.status, result.done) == ("done", 30)
+    assert max(outcome.attempts for outcome in outcomes.values()) > 1, "the run was over before the server was lost"
     assert [await frail.version(home) for home in homes] == [2] * 30
 
 
@@ -136,15 +140,56 @@ async def test_a_full_lock_table_slows_a_run_and_fails_no_home(frail: Fleet, mon
     assert max(outcome.attempts for outcome in outcomes.values()) > 1
 
 
+async def _blocked(connection: asyncpg.Connection) -> int:
+    row = await connection.fetchrow(_STRAIN)
+    assert row is not None
+    return int(row["blocked"])
+
+
+@pytest.mark.parametrize("isolation", MODES)
+async def test_a_request_that_waits_for_a_migration_is_seen(fleet: Fleet, isolation: str) -> None:
+    """By the administrative role, which is no superuser: it must be allowed to see what tenants' sessions wait for."""
+    home = await fleet.add("acme", isolation)
+    table = f'"{home.schema_name}".tb_user'
+    request = await connect(
+        fleet.databases.box.open(fleet.cluster.dsn),
+        application_name="a tenant's request",
+        database=home.database,
+        user=home.role_name,
+        password=fleet.databases.box.open(home.password),
+    )
+    async with (
+        fleet.admin(home) as looking,
+        fleet.databases.admin(fleet.cluster, home.database, purpose="migrate") as migration,
+    ):
+        async with migration.transaction():
+            await migration.execute(f"SET LOCAL ROLE cp_owner; LOCK TABLE {table}")
+            assert await _blocked(looking) == 0
+            waiting = asyncio.create_task(request.execute(f"SELECT FROM {table}"))
+            waits = "SELECT bool_or($1 = ANY (pg_blocking_pids(pid))) FROM pg_stat_activity"
+            await until(looking, waits, migration.get_server_pid())
+            assert await _blocked(looking) == 1
+        await waiting
+        assert await _blocked(looking) == 0
+    await request.close()
+
+
 async def test_a_cluster_with_room_is_given_more_homes_at_a_time(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("control_plane.migrator.pace.WINDOW", 0.02)
     for number in range(40):
         await fleet.add(f"acme-{number}")
-    seen = []
+    paces: list[Paced] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Paced):
+            paces.append(event)
+
+    most = 0
     async with fleet.admin() as watch:
-        running = asyncio.create_task(run(fleet, 3, concurrency=5))
+        options = Options(target=3, concurrency=5)
+        running = asyncio.create_task(migrate_all(fleet.databases, fleet.template, options, listener=listen))
         while not running.done():
-            seen.append(await watch.fetchval(f"SELECT count(*) FROM ({MIGRATORS}) AS m"))
-    assert (await running)[0].done == 40
-    assert max(seen[: len(seen) // 4]) <= 3
-    assert max(seen) > 2
+            most = max(most, await watch.fetchval(f"SELECT count(*) FROM ({MIGRATORS}) AS m"))
+    assert (await running).done == 40
+    assert paces[0] == Paced("main", START + 1, None)
+    assert START < most <= 5

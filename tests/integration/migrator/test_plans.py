@@ -45,7 +45,7 @@ async def test_homes_that_changed_since_the_plan_are_looked_at_again(fleet: Flee
         await connection.execute("SELECT tenancy.drop_home($1)", homes["gone"].id)
     outcomes: dict[str, HomeResult] = {}
     job = Job(fleet.databases, fleet.template, 3, Reins(), lambda outcome: outcomes.update({outcome.label: outcome}))
-    await Lane(job, fleet.cluster, plan.homes).run(2)
+    await Lane(job, fleet.cluster, plan.homes, 2).run()
     assert {label: outcome.status for label, outcome in outcomes.items()} == {
         "untouched": "done",
         "ahead": "done",

@@ -138,7 +138,7 @@ async def test_no_later_version_begins_over_open_steps(fleet: Fleet) -> None:
     plan = await plan_migration(fleet.databases, fleet.template, Options())
     unaware = replace(plan.homes[0], owed=())
     outcomes: list[HomeResult] = []
-    await Lane(Job(fleet.databases, fleet.template, 4, Reins(), outcomes.append), fleet.cluster, [unaware]).run(1)
+    await Lane(Job(fleet.databases, fleet.template, 4, Reins(), outcomes.append), fleet.cluster, [unaware], 1).run()
     assert [(each.status, each.attempts) for each in outcomes] == [("done", 2)]
     assert await things(fleet, home, "touched") == [TOUCHES] * ROWS
 
@@ -155,7 +155,7 @@ async def test_a_paused_run_changes_no_row_until_it_may_go_on(fleet: Fleet) -> N
     outcomes: list[HomeResult] = []
     job = Job(fleet.databases, fleet.template, 4, reins, outcomes.append, listen)
     plan = await plan_migration(fleet.databases, fleet.template, Options())
-    running = asyncio.create_task(Lane(job, fleet.cluster, plan.homes).run(1))
+    running = asyncio.create_task(Lane(job, fleet.cluster, plan.homes, 1).run())
     await paused.wait()
     await asyncio.sleep(0.2)  # nothing goes on by itself
     assert (await debts(fleet, home), outcomes) == ([(2, "backfill", 0, 10)], [])
@@ -183,7 +183,7 @@ async def test_nothing_of_a_step_is_left_in_the_session(fleet: Fleet, status: st
     plan = await plan_migration(fleet.databases, fleet.template, Options())
     in_order = sorted(plan.homes, key=lambda home: home.label)
     job = Job(fleet.databases, fleet.template, 4, reins, report)
-    running = asyncio.create_task(Lane(job, fleet.cluster, in_order).run(1))
+    running = asyncio.create_task(Lane(job, fleet.cluster, in_order, 1).run())
     await heard.wait()
     async with fleet.admin() as other:
         assert await other.fetchval(_HELD) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -343,6 +344,36 @@ def test_a_session_that_ends_with_its_commit(running: Running) -> None:
     with running({}) as tenancy:
         tenancy.app.dependency_overrides[tenant_session] = session_for_one_commit
         red(tenancy, OUTLIVES, "After a commit the session of alpha-shared does not go on (shared).")
+
+
+def test_a_session_that_a_cancelled_request_keeps_although_others_are_over_sooner(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second request is answered at once, as if from a cache."""
+    monkeypatch.setattr(application, "TURN", 0.5)
+    open_for_ever: list[AsyncSession] = []
+    asked: Counter[UUID] = Counter()
+
+    async def careless(request: Request, principal: CurrentPrincipal) -> Any:
+        assert principal.tenant_id
+        asked[principal.tenant_id] += 1
+        if asked[principal.tenant_id] % 2:
+            return []
+        for _ in range(20):
+            await asyncio.sleep(0)
+        session = request.app.state.tenancy.sessions.open(Caller(principal.tenant_id, principal.user_id, None, ()))
+        open_for_ever.append(session)
+        rows = await list_notes(session)
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+        await session.close()
+        open_for_ever.remove(session)
+        return rows
+
+    with running({"GET /notes": careless}) as tenancy:
+        red(tenancy, CANCELLED, "pool_exhausted", "(shared)")
+        for session in open_for_ever:
+            tenancy.run(session.close)
 
 
 def test_a_session_that_a_cancelled_request_keeps(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

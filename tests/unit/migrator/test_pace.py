@@ -35,6 +35,13 @@ def test_it_begins_low_and_grows_by_one_in_each_quiet_window() -> None:
     assert limits == [START, 3, 4, 5, 5]
 
 
+def test_a_window_without_work_changes_nothing() -> None:
+    pace = Pace(5)
+    for _ in range(5):
+        assert pace.decide(QUIET) is None
+    assert pace.limit == START
+
+
 def test_a_ceiling_below_the_start_holds() -> None:
     pace = Pace(1)
     window(pace)
