@@ -67,8 +67,9 @@ class Attempts:
             await asyncio.sleep(self._timing.heartbeat)
             if held := dict(self._held):
                 try:
-                    async with self._databases.registry.begin() as session:
-                        await operations.beat(session, held)
+                    async with self._databases.engine.connect() as pooled:
+                        connection = await pooled.execution_options(isolation_level="AUTOCOMMIT")
+                        await operations.beat(connection, held)
                 except PASSING as error:
                     logger.warning("No heartbeat: the registry does not answer (%s).", type(error).__name__)
 

@@ -67,10 +67,14 @@ async def connect(
 
 
 def registry_engine(dsn: str) -> AsyncEngine:
-    """The engine of the registry. The DSN goes to asyncpg as it is, so every libpq parameter works."""
+    """The engine of the registry. The DSN goes to asyncpg as it is, so every libpq parameter works.
+
+    A process that is paused within a transaction loses it after a minute: others wait for its rows.
+    """
+    settings = {"jit": "off", "idle_in_transaction_session_timeout": "60s"}
 
     async def open_connection() -> asyncpg.Connection:
-        return await connect(dsn, application_name="control-plane registry", server_settings={"jit": "off"})
+        return await connect(dsn, application_name="control-plane registry", server_settings=settings)
 
     return create_async_engine(
         "postgresql+asyncpg://", async_creator=open_connection, pool_size=10, max_overflow=10, pool_pre_ping=True

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, or_, select, text, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from control_plane.errors import OperationNotFound
 from control_plane.registry.conflicts import domain_errors
@@ -65,9 +65,13 @@ async def hold(session: AsyncSession, operation_id: UUID, attempt: int) -> Opera
     return (await session.scalars(query, execution_options={"populate_existing": True})).one_or_none()
 
 
-async def beat(session: AsyncSession, attempts: Mapping[UUID, int]) -> None:
-    """A sign of life for the attempts (operation id to attempt) that this process holds."""
-    await session.execute(
+async def beat(connection: AsyncConnection, attempts: Mapping[UUID, int]) -> None:
+    """A sign of life for the attempts (operation id to attempt) that this process holds.
+
+    `connection` is in autocommit: a process that is paused within a transaction would keep its rows from whoever is to
+    replace it.
+    """
+    await connection.execute(
         update(Operation)
         .where(tuple_(Operation.id, Operation.attempt).in_(attempts.items()), Operation.status == "running")
         .values(heartbeat_at=func.now(), updated_at=Operation.updated_at)

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,6 +22,7 @@ from control_plane.isolation.schema import SchemaIsolation, provisioning_message
 from control_plane.operations import attempts
 from control_plane.operations.engine import NewTenant, Operations
 from control_plane.pools.databases import Databases
+from control_plane.registry import operations as records
 from control_plane.registry.models import Cluster, Home, Operation, Tenant
 from control_plane.templates import Template, Templates
 from control_plane.tenants.records import get_tenant
@@ -307,6 +309,34 @@ async def test_homes_that_are_built_at_the_same_time_do_not_wait_for_each_other(
     async with databases.admin(cluster) as connection, connection.transaction():
         await connection.execute(before_the_role)
         await operations.create_tenant(NewTenant("acme", "Acme", "schema"), actor="ann", wait=WAIT)
+
+
+async def test_a_process_that_is_paused_in_its_heartbeat_keeps_nothing_from_its_successor(
+    operations: Operations, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, operation = await operations.create_tenant(NewTenant("acme", "Acme", "schema"), actor="ann", wait=WAIT)
+    holder, beat, paused = attempts.Attempts(databases, FAST), records.beat, asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def pause_after(*arguments: Any) -> None:
+        await beat(*arguments)
+        paused.set()
+        await go_on.wait()
+
+    async with databases.registry.begin() as session:
+        await session.execute(update(Operation).values(status="running", finished_at=None))
+    monkeypatch.setattr(records, "beat", pause_after)
+    with holder.holding(operation.id, 1):
+        await paused.wait()
+        async with databases.registry.begin() as session:
+            await session.execute(select(Operation).with_for_update(nowait=True))
+        go_on.set()
+    await holder.aclose()
+
+
+async def test_the_registry_ends_transactions_that_nobody_goes_on_with(databases: Databases) -> None:
+    async with databases.registry() as session:
+        assert await session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
 
 
 async def test_a_living_holder_is_not_replaced_and_a_silent_one_is(
