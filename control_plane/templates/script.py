@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from uuid import UUID
 
 STEPS = ("concurrent", "backfill")  # beside a version's transaction, in this order
+
+# A text without it neither makes nor replaces a function, be it through the library of `tenancy`.
+_ROUTINES = re.compile(
+    r"\b(function|procedure|routine)\b|\btenancy\b(?!\.(protect_table|current_tenant_id)\b)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,11 @@ class Script:
         """The checksum of all that is run; equal scripts build equal homes."""
         everything = json.dumps([astuple(part) for part in self.parts] + [self.api_versions, self.manifest])
         return hashlib.sha256(everything.encode()).hexdigest()
+
+    @cached_property
+    def replaces_routines(self) -> bool:
+        """Whether it may make, replace or drop a function: then cp_owner must own all of them meanwhile."""
+        return any(_ROUTINES.search(part.sql) for part in self.parts)
 
     def message(
         self,
@@ -81,10 +92,11 @@ class Script:
         """The message in pieces: (label of the template's file or None, SQL)."""
         home = f"'{home_id}'"
         apis = ",".join(map(str, self.api_versions))
+        way = f"{self.from_version}, {self.to_version}, '{{{apis}}}', {self.replaces_routines}"
         begin = f"""\
 SET LOCAL lock_timeout = '{int(lock_timeout * 1000)}ms';
 SET LOCAL statement_timeout = '{int(statement_timeout * 1000)}ms';
-SELECT tenancy.begin_migration({home}, {self.from_version}, {self.to_version}, '{{{apis}}}');"""
+SELECT tenancy.begin_migration({home}, {way});"""
         if self.from_version:
             begin += f"\nSELECT tenancy.require_steps_done({home});"
         begin += "\nSET LOCAL ROLE cp_owner;"

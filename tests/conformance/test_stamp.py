@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from dataclasses import replace
 from uuid import uuid4
 
@@ -9,7 +11,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from control_plane.templates.script import Part
+from control_plane.templates.script import Part, Script
 from tests.conformance.conftest import Ground
 from tests.conformance.test_context import count, sqlstate_of
 from tests.conformance.world import World, bind
@@ -43,18 +45,57 @@ TABLE = "CREATE TABLE tb_note (tenant_id uuid NOT NULL, id uuid, PRIMARY KEY (te
         ("CREATE INDEX tb_user_name ON tb_user (name)", "tb_user_name is not led by tenant_id"),
         ("CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'", "does not pin its search_path"),
         ("GRANT TRUNCATE ON tb_user TO cp_definer", "TRUNCATE is granted to cp_definer"),
+        ("ALTER TABLE tb_user ADD UNIQUE (id)", "tb_user_id_key is not led by tenant_id"),
+        # In a subtransaction, whose rows bear a number of their own.
+        (
+            "DO $$ BEGIN GRANT TRUNCATE ON tb_user TO cp_definer; EXCEPTION WHEN division_by_zero THEN NULL; END $$",
+            "TRUNCATE is granted to cp_definer",
+        ),
+        (
+            "DO $$ BEGIN CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'; "
+            "EXCEPTION WHEN division_by_zero THEN NULL; END $$",
+            "does not pin its search_path",
+        ),
+        ("ALTER VIEW v_user RESET (security_invoker)", "v_user does not run with the rights of its caller"),
+        (
+            'CREATE VIEW "{schema}__api_v1".tb_user WITH (security_invoker) AS SELECT tenant_id FROM tb_user',
+            "tb_user bears the name of a relation of the base schema",
+        ),
+        (
+            "CREATE VIEW users WITH (security_invoker) AS SELECT tenant_id FROM tb_user",
+            "__api_v1.users bears the name of a relation of the base schema",
+        ),
     ],
 )
 async def test_a_version_that_breaks_isolation_is_undone_whole(behind: World, ddl: str, named: str) -> None:
     async with behind.admin(behind.a) as connection:
         with pytest.raises(asyncpg.PostgresError) as raised:
-            await connection.execute(with_ddl(behind, ddl))
+            await connection.execute(with_ddl(behind, ddl.replace("{schema}", behind.a.schema)))
         assert raised.value.sqlstate == "CP003"
         assert named in str(raised.value)
         assert await version(connection, behind) == 2
         assert await connection.fetchval("SELECT to_regclass($1)", f"{behind.a.schema}.tb_note") is None
         await connection.execute(with_ddl(behind, "SELECT 1"))
         assert await version(connection, behind) == 3
+
+
+async def test_a_table_may_not_lose_what_protects_it(behind: World) -> None:
+    thing = "POLICY tenant_only ON tb_user" if behind.mode == "shared" else ""
+    async with behind.admin(behind.a) as connection:
+        with pytest.raises(asyncpg.PostgresError, match="tb_user is not protected"):
+            await connection.execute(
+                with_ddl(behind, f"DROP {thing}" if thing else "ALTER TABLE tb_user DROP CONSTRAINT tb_user_tenant")
+            )
+
+
+async def test_what_a_version_has_not_touched_is_the_doctors(behind: World) -> None:
+    async with behind.admin(behind.a) as connection:
+        await connection.execute(f'SET ROLE cp_owner; GRANT TRUNCATE ON "{behind.a.schema}".tb_user TO cp_definer')
+        await connection.execute("RESET ROLE")
+        await connection.execute(with_ddl(behind, "SELECT 1"))
+        assert await version(connection, behind) == 3
+        problems = "SELECT problem FROM tenancy.isolation_faults($1)"
+        assert await connection.fetchval(problems, behind.a.home.id) == "TRUNCATE is granted to cp_definer"
 
 
 async def test_a_replaced_view_must_restate_its_option(behind: World) -> None:
@@ -104,6 +145,52 @@ async def test_a_definer_function_is_handed_over_and_obeys_the_policies(behind: 
         assert str(behind.a.id) in seen
         assert str(behind.b.id) not in seen
         assert '"cp_definer"' in seen
+
+
+async def test_definer_functions_change_hands_only_where_functions_are_replaced(behind: World) -> None:
+    """Each change of hands costs a rewritten row and, through the schema's grants, the plans of the session."""
+    numbers = """
+        SELECT p.oid, p.xmin, p.proowner::regrole::text AS owner FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname = $1 AND p.prosecdef ORDER BY 1
+    """
+    ways: list[Script] = []
+    other = DEFINER.replace("fn_create_user", "fn_create_other")
+    for number, sql in enumerate((DEFINER + ";" + other, "COMMENT ON TABLE tb_user IS 'A person'", DEFINER)):
+        ways.append(replace(behind.template.script(2, 3), from_version=2 + number, to_version=3 + number))
+        ways[-1] = replace(ways[-1], parts=(Part("x", sql, api=None),))
+    seen = []
+    async with behind.admin(behind.a) as connection:
+        for way in ways:
+            await connection.execute(way.message(behind.a.home.id, behind.a.schema, 2))
+            seen.append(await connection.fetch(numbers, behind.a.schema))
+    assert seen[0] == seen[1] != seen[2]
+    assert [[row["owner"] for row in rows] for rows in seen] == [["cp_definer"] * 2] * 3
+
+
+async def test_a_function_that_is_listed_later_is_granted_then(behind: World) -> None:
+    made = "CREATE FUNCTION fn_late() RETURNS integer LANGUAGE sql STABLE SET search_path FROM CURRENT AS 'SELECT 7'"
+    first = replace(behind.template.script(2, 3), parts=(Part("x", made, api=None),))
+    late = {"api": None, "name": "fn_late"}
+    listed = {**first.manifest, "functions": [*first.manifest["functions"], late]}  # type: ignore[misc]
+    then = replace(first, from_version=3, to_version=4, parts=(), manifest=listed)
+    async with behind.admin(behind.a) as connection:
+        await connection.execute(first.message(behind.a.home.id, behind.a.schema, 2))
+        async with behind.within(behind.a) as within:
+            assert await sqlstate_of(within, "SELECT fn_late()") == "42501"
+        await connection.execute(then.message(behind.a.home.id, behind.a.schema, 2))
+    async with behind.within(behind.a) as within:
+        assert await within.fetchval("SELECT fn_late()") == 7
+
+
+async def test_an_index_is_named_among_what_was_touched(behind: World) -> None:
+    said: list[str] = []
+    async with behind.admin(behind.a) as connection:
+        connection.add_log_listener(lambda _, message: said.append(str(message.message)))
+        await connection.execute(with_ddl(behind, "CREATE INDEX tb_user_named ON tb_user (tenant_id, name)"))
+        await asyncio.sleep(0)  # listeners are called in the next turn
+    (touched,) = (json.loads(each) for each in said if '"indexes"' in each)
+    assert touched["indexes"] == ["tb_user_named"]
+    assert "tb_user" not in touched["tables"]
 
 
 async def test_cp_owner_has_no_right_on_cp_definer(world: World) -> None:
@@ -174,6 +261,13 @@ async def test_the_default_alias_follows_the_version_that_the_template_names(gro
         async with world.request(world.a) as connection, connection.transaction():
             await bind(connection, world.a)
             assert key in await connection.fetchval(alias)
+    back = replace(world.template.script(2, 3), from_version=3, to_version=4, parts=())
+    back = replace(back, manifest={**back.manifest, "default_api": 1})
+    async with world.admin(world.a) as connection:
+        await connection.execute(back.message(world.a.home.id, world.a.schema, 2))
+    async with world.request(world.a) as connection, connection.transaction():
+        await bind(connection, world.a)
+        assert "fullName" in await connection.fetchval(alias)
 
 
 async def test_a_script_that_built_a_sound_home_is_audited_once_and_any_other_too(ground: Ground, mode: str) -> None:

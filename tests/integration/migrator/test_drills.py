@@ -81,7 +81,9 @@ async def test_one_failing_home_in_five_stops_a_run_that_has_a_rule(
     result, _ = await run(fleet, 2, **rule)
     assert result.status == "halted"
     assert reason in (result.reason or "")
-    assert 0 < result.left < HOMES - 20
+    # Which homes came before the fifth failure is chance: the order of a wave is drawn by the run.
+    assert 5 <= result.failed < 20
+    assert result.left > 0
     assert result.done + result.failed + result.left == HOMES
 
 
