@@ -10,6 +10,7 @@ import asyncpg
 
 from control_plane.isolation.extensions import install_extensions
 from control_plane.migrator.explain import Explainer
+from control_plane.migrator.link import Links
 from control_plane.migrator.pace import Pace
 from control_plane.migrator.plan import DueHome
 from control_plane.migrator.reins import Reins
@@ -47,6 +48,7 @@ class Job:
         self.progress = progress
         self.steps = Steps(template, reins, databases.settings.backfill_share)
         self.explainer = Explainer()
+        self.links = Links(databases, self._prepare)
         self._paces: dict[UUID, Pace] = {}
         self._scripts: dict[tuple[int, int], Script] = {}
 
@@ -65,7 +67,7 @@ class Job:
         """The cluster's, which later waves go on with."""
         return self._paces.setdefault(cluster.id, Pace(ceiling))
 
-    async def prepare(self, connection: asyncpg.Connection) -> None:
+    async def _prepare(self, connection: asyncpg.Connection) -> None:
         """What the homes of a database share: else each would wait for the transaction of the one that brings it."""
         await install_extensions(connection, self.template)
         async with connection.transaction():

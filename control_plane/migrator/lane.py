@@ -101,7 +101,7 @@ class Lane:
         return Sample(row["busy"], row["crowded"], row["blocked"]) if row is not None else None
 
     async def _work(self, number: int) -> None:
-        async with Link(self._job.databases, self._cluster, self._job.prepare) as link:
+        async with self._job.links.borrow(self._cluster) as link:
             while await self._has_turn(link, number) and (task := await self._take()) is not None:
                 task.target = self._job.target_of(task.home)
                 if task.version >= task.target and not task.owed:

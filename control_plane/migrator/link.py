@@ -1,10 +1,10 @@
-"""One worker's connection: kept while the homes are in the same database."""
+"""A worker's connection: kept while the homes are in the same database, and from wave to wave."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
-from types import TracebackType
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from uuid import UUID
 
 import asyncpg
 
@@ -30,14 +30,6 @@ class Link:
         self._database = ""
         self._uses = 0
 
-    async def __aenter__(self) -> Link:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     async def to(self, database: str) -> asyncpg.Connection:
         """The connection to `database`; raises `ClusterUnavailable` or what the server says."""
         current = self._connection
@@ -56,3 +48,30 @@ class Link:
         self._connection = None
         with suppress(*UNREACHABLE):
             await self._stack.aclose()
+
+
+class Links:
+    """The links of a run. The next wave goes on with those of the one before: a new session plans everything anew."""
+
+    def __init__(self, databases: Databases, prepare: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
+        self._databases = databases
+        self._prepare = prepare
+        self._idle: dict[UUID, list[Link]] = {}
+
+    @asynccontextmanager
+    async def borrow(self, cluster: Cluster) -> AsyncIterator[Link]:
+        """One for as long as the block runs; what fails in there closes it."""
+        idle = self._idle.setdefault(cluster.id, [])
+        link = idle.pop() if idle else Link(self._databases, cluster, self._prepare)
+        try:
+            yield link
+        except BaseException:
+            await link.close()
+            raise
+        idle.append(link)
+
+    async def close(self) -> None:
+        """Close what nobody has borrowed."""
+        for idle in self._idle.values():
+            while idle:
+                await idle.pop().close()

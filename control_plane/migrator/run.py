@@ -201,6 +201,12 @@ class _Run:
     async def _work_off(self, plan: Plan, lease: Lease) -> None:
         """The plan, then whatever was provisioned meanwhile from an older version, until a sweep finds nothing."""
         job = Job(self.databases, self.template, plan.target, self.reins, self._report, self._progress)
+        try:
+            await self._sweep(job, plan, lease)
+        finally:
+            await job.links.close()
+
+    async def _sweep(self, job: Job, plan: Plan, lease: Lease) -> None:
         waves = await plan_waves(self.databases, self.options, plan)
         while waves:
             assert self.ledger is not None
@@ -209,6 +215,7 @@ class _Run:
             for number, wave in enumerate(waves, 1):
                 await self._run_wave(job, wave, lease, last=number == len(waves))
                 if self.options.approve and number < len(waves) and not self.reins.stopped:
+                    await job.links.close()  # it may take until tomorrow
                     await self._wait(lease, wave)
             if self.reins.stopped:
                 return

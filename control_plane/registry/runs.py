@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from sqlalchemy import ARRAY, Text, Uuid, bindparam, case, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import Integer
 
 from control_plane.errors import RunInProgress, RunNotFound
@@ -256,16 +258,7 @@ async def record_plan(session: AsyncSession, run_id: UUID, homes: Sequence[Mappi
     if not homes:
         return
     names = ("home_id", "cluster", "tenant", "from_version", "to_version")
-    planned = (
-        func.unnest(
-            *(
-                bindparam(name, [home[name] for home in homes], ARRAY(RunHome.__table__.c[name].type), unique=True)
-                for name in names
-            )
-        )
-        .table_valued(*names, name="planned")
-        .render_derived()
-    )
+    planned = _given(names, homes)
     columns = ("run_id", *names, "status", "milliseconds")
     rows = select(literal(run_id, Uuid), *(planned.c[name] for name in names), literal("planned"), literal(0))
     await _lock(session, run_id)
@@ -302,19 +295,41 @@ async def record_homes(session: AsyncSession, run_id: UUID, outcomes: Sequence[M
     if not outcomes:
         return
     await _lock(session, run_id)
-    statement = insert(RunHome)
-    key = {"run_id", "home_id"}
-    changed = {column.name: statement.excluded[column.name] for column in RunHome.__table__.c if column.name not in key}
-    await session.execute(
-        statement.on_conflict_do_update(index_elements=sorted(key), set_=changed),
-        [{"run_id": run_id, **outcome} for outcome in outcomes],
+    names = tuple(column.name for column in RunHome.__table__.c if column.name not in ("run_id", "number"))
+    given = _given(names, outcomes)
+    before = select(RunHome.status).where(RunHome.run_id == run_id, RunHome.home_id.in_(select(given.c.home_id)))
+    counted = Counter(outcome["status"] for outcome in outcomes)
+    counted.subtract((await session.scalars(before)).all())
+    statement = insert(RunHome).from_select(
+        ("run_id", *names), select(literal(run_id, Uuid), *(given.c[name] for name in names))
     )
-    await _count(session, run_id)
+    changed = {name: statement.excluded[name] for name in (*names, "number") if name != "home_id"}
+    await session.execute(statement.on_conflict_do_update(index_elements=["run_id", "home_id"], set_=changed))
+    await _add_up(session, run_id, counted["done"], counted["failed"])
+
+
+def _given(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> TableValuedAlias:
+    """Values of columns of `RunHome` as a table: arrays, so that a statement is the same for any number of rows."""
+    arrays = (
+        bindparam(name, [row[name] for row in rows], ARRAY(RunHome.__table__.c[name].type), unique=True)
+        for name in names
+    )
+    return func.unnest(*arrays).table_valued(*names, name="given").render_derived()
 
 
 async def _lock(session: AsyncSession, run_id: UUID) -> None:
     """Outcomes of a run are numbered in the order of their commits: who reads on after a number misses none."""
     await session.execute(select(Run.id).where(Run.id == run_id).with_for_update(key_share=True))
+
+
+async def _add_up(session: AsyncSession, run_id: UUID, done: int, failed: int) -> None:
+    """More or, where an outcome was replaced, fewer. To count a large run each time would cost more than it records."""
+    await session.execute(
+        update(Run)
+        .where(Run.id == run_id)
+        .values(done=Run.done + done, failed=Run.failed + failed)
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def _count(session: AsyncSession, run_id: UUID) -> None:

@@ -49,6 +49,11 @@ class Script:
         return hashlib.sha256(everything.encode()).hexdigest()
 
     @cached_property
+    def _manifest(self) -> str:
+        """As the inside of a literal."""
+        return json.dumps(self.manifest, separators=(",", ":")).replace("'", "''")
+
+    @cached_property
     def replaces_routines(self) -> bool:
         """Whether it may make, replace or drop a function: then cp_owner must own all of them meanwhile."""
         return any(_ROUTINES.search(part.sql) for part in self.parts)
@@ -100,10 +105,9 @@ SELECT tenancy.begin_migration({home}, {way});"""
         if self.from_version:
             begin += f"\nSELECT tenancy.require_steps_done({home});"
         begin += "\nSET LOCAL ROLE cp_owner;"
-        manifest = json.dumps(self.manifest, separators=(",", ":")).replace("'", "''")
         stamp = f"""\
 SET LOCAL ROLE NONE;
-SELECT tenancy.stamp_migration({home}, {self.to_version}, '{self.checksum}', '{manifest}', '{self.digest}');"""
+SELECT tenancy.stamp_migration({home}, {self.to_version}, '{self.checksum}', '{self._manifest}', '{self.digest}');"""
         if self.beside:
             stamp += f"\nSELECT tenancy.owe_steps({home}, {self.to_version}, '{{{','.join(self.beside)}}}');"
 

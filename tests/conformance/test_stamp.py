@@ -150,7 +150,8 @@ async def test_a_definer_function_is_handed_over_and_obeys_the_policies(behind: 
 async def test_definer_functions_change_hands_only_where_functions_are_replaced(behind: World) -> None:
     """Each change of hands costs a rewritten row and, through the schema's grants, the plans of the session."""
     numbers = """
-        SELECT p.oid, p.xmin, p.proowner::regrole::text AS owner FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        SELECT p.oid, p.xmin, p.proowner::regrole::text AS owner
+        FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
         WHERE n.nspname = $1 AND p.prosecdef ORDER BY 1
     """
     ways: list[Script] = []

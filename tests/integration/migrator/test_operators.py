@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text, update
 
@@ -17,13 +21,15 @@ from control_plane.migrator import (
     RunResult,
     Started,
     Waiting,
+    WaveBegun,
     migrate_all,
     operators,
 )
 from control_plane.migrator.policy import WavePolicy
+from control_plane.pools.databases import Databases
 from control_plane.registry import runs, template_versions
 from control_plane.registry.models import Run
-from tests.integration.migrator.runs import add_conflicting_column
+from tests.integration.migrator.runs import MIGRATORS, add_conflicting_column
 from tests.support.fleet import Fleet
 
 SMALL = Policy(waves=WavePolicy(canaries=1, shares=(), largest=0))
@@ -75,6 +81,8 @@ async def test_a_run_that_asks_for_approval_waits_after_each_wave(fleet: Fleet) 
         await running.said(Waiting, waits)
         await asyncio.sleep(0.1)  # nothing goes on by itself
         assert running.homes == homes
+        async with fleet.admin() as connection:
+            assert await connection.fetch(MIGRATORS) == [], "it may take until tomorrow"
         shown = await operators.show(fleet.databases, "last")
         assert (shown.status, shown.runner) == ("paused", True)
         record, options = await operators.go_on(fleet.databases, "last", actor="tests")
@@ -82,6 +90,27 @@ async def test_a_run_that_asks_for_approval_waits_after_each_wave(fleet: Fleet) 
     result = await running.result()
     assert (result.status, result.done) == ("done", 5)
     assert (await operators.show(fleet.databases, "last")).status == "done"
+
+
+async def test_the_next_wave_goes_on_with_the_sessions_of_the_one_before(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new session plans all of a migration anew, which takes longer than to migrate some homes."""
+    await add(fleet, 4)
+    await fleet.add("common", "shared")
+    opened, admin = Counter[str](), Databases.admin
+
+    def count(*arguments: Any, purpose: str = "admin") -> AbstractAsyncContextManager[asyncpg.Connection]:
+        opened[purpose] += 1
+        return admin(*arguments, purpose=purpose)
+
+    monkeypatch.setattr(Databases, "admin", count)
+    running = Running(fleet)
+    assert (await running.result()).done == 5
+    assert sum(isinstance(event, WaveBegun) for event in running.events) == 3
+    assert opened["migrate"] == 1
+    async with fleet.admin() as connection:
+        assert await connection.fetch(MIGRATORS) == []
 
 
 async def test_a_paused_run_takes_no_further_home_until_it_may_go_on(fleet: Fleet) -> None:

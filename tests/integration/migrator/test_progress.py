@@ -46,7 +46,14 @@ async def test_failures_are_told_once_each_and_again_when_they_happen_again(flee
     assert list((await operators.progress(fleet.databases, run, last)).failures) == []
     async with fleet.databases.registry.begin() as session:
         await runs.record_homes(session, run, [outcome("one", home_id=home)])
-    assert [each.tenant for each in (await operators.progress(fleet.databases, run, last)).failures] == ["one"]
+    seen = await operators.progress(fleet.databases, run, last)
+    assert [failure.tenant for failure in seen.failures] == ["one"]
+    assert (seen.run.done, seen.run.failed) == (1, 2)
+    async with fleet.databases.registry.begin() as session:
+        await runs.record_homes(session, run, [outcome("one", "done", home_id=home), outcome("four")])
+    seen = await operators.progress(fleet.databases, run, last)
+    assert [failure.tenant for failure in seen.failures] == ["four"]
+    assert (seen.run.done, seen.run.failed) == (2, 2)
     with pytest.raises(RunNotFound):
         await operators.progress(fleet.databases, uuid4(), 0)
 
@@ -56,15 +63,15 @@ async def test_a_later_outcome_is_not_committed_before_an_earlier_one(
 ) -> None:
     """Two runners share the run; the first is slow between its outcome and its commit."""
     run = await begin(fleet)
-    inserted, go_on, count = asyncio.Event(), asyncio.Event(), runs._count
+    inserted, go_on, add_up = asyncio.Event(), asyncio.Event(), runs._add_up
 
-    async def slow_count(*arguments: Any) -> None:
+    async def slowly(*arguments: Any) -> None:
         if not inserted.is_set():
             inserted.set()
             await go_on.wait()
-        await count(*arguments)
+        await add_up(*arguments)
 
-    monkeypatch.setattr(runs, "_count", slow_count)
+    monkeypatch.setattr(runs, "_add_up", slowly)
 
     async def record(tenant: str) -> None:
         async with fleet.databases.registry.begin() as session:
