@@ -19,11 +19,13 @@ from benchmarks.figures import Ratio, Report, Series, ratio
 from benchmarks.load import Task, measure
 from benchmarks.releases import (
     LABELS,
+    PREPARING,
     Stored,
     copy_templates,
     migrate_once,
     release_versions,
     server_seconds,
+    vacuum,
     write_next_version,
 )
 from benchmarks.scene import requests_for
@@ -87,8 +89,9 @@ def _fleet(isolation: str, homes: int) -> Iterator[tuple[Settings, Stored]]:
     with temporary_home() as home:
         settings = settings_for(home, templates=home.parent / "templates", template=TEMPLATE)
         copy_templates(settings)
-        with EmbeddedServer(home, settings={"fsync": "off"}):  # until the fleet stands
+        with EmbeddedServer(home, settings=PREPARING):
             _prepare(settings, lambda plane, _: onboard(plane, isolation, homes))
+            asyncio.run(vacuum(settings))
             write_next_version(settings, _NEXT)
             asyncio.run(release_versions(settings))
         yield settings, Stored(home)
