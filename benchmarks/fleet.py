@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 from uuid import uuid4
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from benchmarks.figures import Ratio, Report, Series, ratio
 from benchmarks.load import Task, measure
@@ -31,6 +31,7 @@ from benchmarks.releases import (
 from benchmarks.scene import requests_for
 from benchmarks.stage import environment, installation, onboard, server_settings, service, settings_for, temporary_home
 from control_plane.embedded import EmbeddedServer
+from control_plane.isolation.names import schema_name
 from control_plane.registry.models import Cluster, Tenant
 from control_plane.service import ControlPlane
 from control_plane.settings import Settings
@@ -50,10 +51,28 @@ FROM tb_label;
 """
 
 
+# As `onboard` leaves them, copied from the tenant `:original`.
+_HOMES = """
+INSERT INTO homes SELECT copy.* FROM tenants t JOIN homes h ON h.id = t.home_id,
+    unnest(CAST(:homes AS uuid[]), CAST(:schemas AS text[])) AS c (id, schema_name),
+    jsonb_populate_record(h, jsonb_build_object('id', c.id, 'schema_name', c.schema_name,
+                                                'role_name', 'none_' || c.schema_name)) AS copy
+WHERE t.id = :original
+"""
+_TENANTS = """
+INSERT INTO tenants SELECT copy.* FROM tenants t,
+    unnest(CAST(:tenants AS uuid[]), CAST(:homes AS uuid[])) WITH ORDINALITY AS c (id, home_id, n),
+    jsonb_populate_record(t, jsonb_build_object('id', c.id, 'home_id', c.home_id, 'slug', 'crowd-' || c.n)) AS copy
+WHERE t.id = :original
+"""
+_BUILDERS = 2  # sessions
+
+
 @dataclass(frozen=True)
 class Sizes:
     few: int = 100
     many: int = 10_000
+    onboarded: int = 100  # of the many; the others have no login role
     databases: int = 200
     rounds: int = 3
     readers: int = 2  # connections
@@ -61,7 +80,7 @@ class Sizes:
     seconds: float = 10.0  # of reading, with and without a run
 
 
-QUICK = Sizes(few=2, many=4, databases=1, rounds=1, readers=1, read=2, seconds=0.3)
+QUICK = Sizes(few=2, many=4, onboarded=2, databases=1, rounds=1, readers=1, read=2, seconds=0.3)
 
 
 def run(quick: bool) -> Report:
@@ -69,7 +88,7 @@ def run(quick: bool) -> Report:
     sizes = QUICK if quick else Sizes()
     report = Report("fleet", quick, {**asdict(sizes), "template": TEMPLATE, "change": "1 column, 1 table, 2 views"})
     small = _seconds_per_home(report, "schema", sizes.few, sizes)
-    with _fleet("schema", sizes.many) as (settings, stored):
+    with _fleet("schema", sizes.onboarded, crowd=sizes.many - sizes.onboarded) as (settings, stored):
         large = _rounds(report, f"{sizes.many:,} schema homes", sizes.many, settings, stored, sizes)
         _as_a_command(report, settings, stored)
         _beside_readers(report, settings, stored, sizes)
@@ -84,13 +103,14 @@ def _seconds_per_home(report: Report, isolation: str, homes: int, sizes: Sizes) 
 
 
 @contextmanager
-def _fleet(isolation: str, homes: int) -> Iterator[tuple[Settings, Stored]]:
+def _fleet(isolation: str, homes: int, crowd: int = 0) -> Iterator[tuple[Settings, Stored]]:
     """A stopped installation whose homes are one version behind."""
     with temporary_home() as home:
         settings = settings_for(home, templates=home.parent / "templates", template=TEMPLATE)
         copy_templates(settings)
         with EmbeddedServer(home, settings=PREPARING):
             _prepare(settings, lambda plane, _: onboard(plane, isolation, homes))
+            _prepare(settings, lambda plane, cluster: _add_crowd(plane, cluster, crowd))
             asyncio.run(vacuum(settings))
             write_next_version(settings, _NEXT)
             asyncio.run(release_versions(settings))
@@ -103,6 +123,44 @@ def _prepare(settings: Settings, work: Callable[[ControlPlane, Cluster], Awaitab
             return await work(plane, cluster)
 
     return asyncio.run(prepare())
+
+
+async def _add_crowd(plane: ControlPlane, cluster: Cluster, count: int) -> None:
+    """More schema tenants, by the message that onboarding sends but without login roles.
+
+    The server gathers all memberships of the administrative role anew after each one that is added, and it is a member
+    of every login role: ten thousand of them would take half an hour.
+    """
+    template = plane.templates[TEMPLATE]
+    script = template.script(0, template.latest)
+    ids = [(uuid4(), uuid4()) for _ in range(count)]
+    waiting = list(enumerate(ids, 1))
+
+    async def build() -> None:
+        async with plane.databases.admin(cluster) as connection:
+            while waiting:
+                number, (tenant, home) = waiting.pop()
+                call = f"'crowd-{number}', '{tenant}', '{home}', '{TEMPLATE}'"
+                await connection.execute(
+                    f"SELECT tenancy.create_tenant_schema({call});\n"
+                    + script.message(home, schema_name(home), plane.settings.lock_timeout)
+                )
+                await connection.execute(
+                    "SELECT tenancy.put_tenant($1, $2, $3, 'active', 1)", tenant, home, f"crowd-{number}"
+                )
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_BUILDERS):
+            group.create_task(build())
+    async with plane.databases.registry.begin() as session:
+        given = {
+            "original": await session.scalar(select(Tenant.id).limit(1)),
+            "tenants": [tenant for tenant, _ in ids],
+            "homes": [home for _, home in ids],
+            "schemas": [schema_name(home) for _, home in ids],
+        }
+        await session.execute(text(_HOMES), given)
+        await session.execute(text(_TENANTS), given)
 
 
 def _rounds(report: Report, name: str, homes: int, settings: Settings, stored: Stored, sizes: Sizes) -> Series:
@@ -172,7 +230,7 @@ def _migrate_all(settings: Settings) -> None:
 
 async def _requests(plane: ControlPlane, count: int) -> list[str]:
     async with plane.databases.registry() as session:
-        ids = list(await session.scalars(select(Tenant.id).order_by(Tenant.id).limit(count)))
+        ids = list(await session.scalars(select(Tenant.id).where(~Tenant.slug.startswith("crowd")).limit(count)))
     return list(requests_for(plane.settings, ids, uuid4(), PATH))
 
 

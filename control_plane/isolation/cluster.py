@@ -61,8 +61,11 @@ async def server_identity(databases: Databases, cluster: Cluster) -> int:
         return int(await connection.fetchval("SELECT system_identifier FROM pg_control_system()"))
 
 
-async def check_cluster(databases: Databases, cluster: Cluster) -> list[Finding]:
-    """All that is wrong with the cluster, database by database; raises `ClusterUnavailable`."""
+async def check_cluster(databases: Databases, cluster: Cluster, *, every_home: bool = True) -> list[Finding]:
+    """What is wrong with the cluster, database by database; raises `ClusterUnavailable`.
+
+    Homes of one tenant each are audited with `every_home` only.
+    """
     async with databases.registry() as session:
         own = await session.scalars(
             select(Home.database).where(Home.cluster_id == cluster.id, Home.isolation == "database", Home.ready)
@@ -73,7 +76,7 @@ async def check_cluster(databases: Databases, cluster: Cluster) -> list[Finding]
             async with databases.admin(cluster, database, purpose="check") as connection:
                 if database == cluster.database:
                     findings += await _server_findings(connection)
-                findings += await _database_findings(connection, database)
+                findings += await _database_findings(connection, database, every_home)
         except asyncpg.InvalidCatalogNameError:
             findings.append(Finding("database", database, "does not exist", "restore it from a backup"))
     return findings + await pooler_findings(databases, cluster)
@@ -81,7 +84,7 @@ async def check_cluster(databases: Databases, cluster: Cluster) -> list[Finding]
 
 async def require_safe(databases: Databases, cluster: Cluster) -> None:
     """Raise `UnsafePosture` that names every fatal finding and its fix."""
-    fatal = [finding for finding in await check_cluster(databases, cluster) if finding.fatal]
+    fatal = [finding for finding in await check_cluster(databases, cluster, every_home=False) if finding.fatal]
     if fatal:
         raise UnsafePosture(
             f"The cluster '{cluster.name}' cannot isolate tenants.",
@@ -169,7 +172,7 @@ async def _server_findings(connection: asyncpg.Connection) -> list[Finding]:
     return [Finding("server_minor", f"PostgreSQL {version}", problem, fix, fatal=False)]
 
 
-async def _database_findings(connection: asyncpg.Connection, database: str) -> list[Finding]:
+async def _database_findings(connection: asyncpg.Connection, database: str, every_home: bool) -> list[Finding]:
     present = await tenancy_version(connection)
     if present < latest_version():
         return [
@@ -180,7 +183,7 @@ async def _database_findings(connection: asyncpg.Connection, database: str) -> l
                 "run: cp migrate-all",
             )
         ]
-    rows = await connection.fetch("SELECT code, object, problem, fix FROM tenancy.posture()")
+    rows = await connection.fetch("SELECT code, object, problem, fix FROM tenancy.posture($1)", every_home)
     try:
         if not await connection.fetchval("SELECT tenancy.ready()"):
             raise ControlPlaneError

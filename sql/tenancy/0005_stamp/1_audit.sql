@@ -40,10 +40,9 @@ BEGIN
 END
 $$;
 
--- Every way in which a home breaks an isolation rule; no rows when it breaks none. `touched_only`: what this transaction
--- has made or changed is audited, and nothing else.
-DROP FUNCTION isolation_faults(uuid);
-CREATE FUNCTION isolation_faults(home uuid, touched_only boolean DEFAULT false)
+-- Every way in which some of a home breaks an isolation rule; no rows when it breaks none. `relations` are all of
+-- the home's; `audited`, some of these, and `routines` are looked at.
+CREATE FUNCTION audit(home uuid, relations oid[], audited oid[], routines oid[])
 RETURNS TABLE (code text, object text, problem text, fix text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -51,27 +50,14 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     this tenancy.homes;
-    schemas oid[];
-    relations oid[];
-    routines oid[];
     request_roles oid[];
     owner_role oid := 'cp_owner'::regrole;
     definer_role oid := 'cp_definer'::regrole;
     support_role oid := 'cp_support'::regrole;
     base oid;
-    audited oid[];  -- of the relations
 BEGIN
     SELECT h.* INTO STRICT this FROM tenancy.homes h WHERE h.id = home;
     base := to_regnamespace(quote_ident(this.schema_name));
-    SELECT array_agg(s.schema_oid) INTO schemas FROM tenancy.home_schemas(home) s;
-    relations := tenancy.schema_objects(schemas, 'pg_class');
-    IF touched_only THEN
-        audited := tenancy.touched_relations(relations);
-        routines := tenancy.touched_routines(schemas);
-    ELSE
-        audited := relations;
-        routines := tenancy.schema_objects(schemas, 'pg_proc');
-    END IF;
     SELECT coalesce(array_agg(r.oid), '{}') INTO request_roles
     FROM tenancy.home_roles hr JOIN pg_roles r ON r.rolname = hr.role_name
     WHERE hr.home_id = home;
@@ -214,5 +200,22 @@ BEGIN
                AND EXISTS (SELECT FROM tenancy.function_tables t
                            WHERE t.home_id = home AND t.table_name = c.relname
                              AND (t.private OR g.privilege_type <> 'SELECT'))));
+END
+$$;
+
+-- Every way in which a home breaks an isolation rule; no rows when it breaks none.
+CREATE OR REPLACE FUNCTION isolation_faults(home uuid)
+RETURNS TABLE (code text, object text, problem text, fix text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    schemas oid[] := ARRAY(SELECT s.schema_oid FROM tenancy.home_schemas(home) s);
+    relations oid[] := tenancy.schema_objects(schemas, 'pg_class');
+BEGIN
+    RETURN QUERY
+    SELECT f.code, f.object, f.problem, f.fix
+    FROM tenancy.audit(home, relations, relations, tenancy.schema_objects(schemas, 'pg_proc')) AS f;
 END
 $$;

@@ -1,3 +1,19 @@
+-- The rows of a home's tables that this transaction, and what the server has not yet counted of those before it in this
+-- session, has inserted, updated and deleted. What has no rows has no counters.
+CREATE OR REPLACE FUNCTION rows_written(relations oid[]) RETURNS bigint
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(sum(pg_stat_get_xact_tuples_inserted(r) + pg_stat_get_xact_tuples_updated(r)
+                            + pg_stat_get_xact_tuples_deleted(r)), 0)
+        FROM unnest(relations) AS r
+    );
+END
+$$;
+
 -- What of a home this transaction has made or changed, by name; API schemas are named api_v1, api_v2, …
 DROP FUNCTION touched(uuid);
 CREATE FUNCTION touched(base name, relations oid[], changed oid[], routines oid[]) RETURNS jsonb
@@ -240,12 +256,12 @@ BEGIN
           AND c.relnamespace = to_regnamespace(quote_ident(this.schema_name || '__api_v' || default_now))
     ) THEN
         PERFORM tenancy.alias_default_api(home, this.default_api);
+        relations := tenancy.schema_objects(schemas, 'pg_class');
+        changed := tenancy.touched_relations(relations);
     END IF;
     PERFORM tenancy.retire_apis(home, manifest -> 'retired');
     -- What stood before has its grants, unless it is listed only now.
-    PERFORM tenancy.grant_home(
-        home, tenancy.touched_relations(tenancy.schema_objects(schemas, 'pg_class')),
-        CASE WHEN listed = manifest -> 'functions' THEN routines END);
+    PERFORM tenancy.grant_home(home, changed, CASE WHEN listed = manifest -> 'functions' THEN routines END);
     PERFORM tenancy.grant_support(home);
 
     IF this.version = 0 AND EXISTS (
@@ -255,7 +271,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT string_agg(format('%s %s; %s', f.object, f.problem, f.fix), E'\n' ORDER BY f.object, f.problem) INTO faults
-    FROM tenancy.isolation_faults(home, touched_only => true) AS f;
+    FROM tenancy.audit(home, relations, changed, routines) AS f;
     IF faults IS NOT NULL THEN
         RAISE EXCEPTION '%', faults USING ERRCODE = 'CP003', HINT = 'Correct the template version.';
     ELSIF this.version = 0 AND script IS NOT NULL THEN

@@ -252,9 +252,9 @@ SET LOCAL ROLE cp_tenancy;
 SET LOCAL search_path = tenancy;
 DROP TABLE open_steps;
 DROP FUNCTION owe_steps, require_steps_done, hold_home, hold_build, require_wanted, note_step, finish_step,
-              touched_relations, touched_routines, hand_over, touched, isolation_faults, grant_home, begin_migration;
+              touched_relations, touched_routines, hand_over, audit, touched, posture, grant_home, begin_migration;
 CREATE FUNCTION touched(uuid) RETURNS void LANGUAGE sql BEGIN ATOMIC END;
-CREATE FUNCTION isolation_faults(uuid) RETURNS void LANGUAGE sql BEGIN ATOMIC END;
+CREATE FUNCTION posture() RETURNS void LANGUAGE sql BEGIN ATOMIC END;
 CREATE FUNCTION grant_home(uuid) RETURNS void LANGUAGE sql BEGIN ATOMIC END;
 CREATE FUNCTION begin_migration(uuid, integer, integer, integer[]) RETURNS void LANGUAGE sql BEGIN ATOMIC END;
 DELETE FROM versions WHERE version >= 4;
