@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import asyncpg
 import pytest
 
@@ -132,6 +134,45 @@ async def test_a_broken_database_is_found(shared_world: World, breakage: str, co
             await connection.execute(mending.format(**names))
         assert code in {c for c, _ in found}
         assert await findings(connection) == set()
+
+
+async def test_a_role_that_is_reached_through_others_is_found(world: World) -> None:
+    between, role = f"between_{uuid4().hex[:12]}", world.a.home.role_name
+    problems = "SELECT object, problem FROM tenancy.posture()"
+    async with world.admin(world.a) as connection:
+        await connection.execute(f'CREATE ROLE {between}; GRANT cp_owner TO {between}; GRANT {between} TO "{role}"')
+        try:
+            found = [tuple(row) for row in await connection.fetch(problems)]
+        finally:
+            await connection.execute(f"DROP ROLE {between}")
+        assert found == [(role, "can act as cp_owner")]
+        assert await connection.fetch(problems) == []
+
+
+async def test_a_login_role_that_can_act_as_another_tenants_is_found(ground: Ground) -> None:
+    world = await ground.kept("schema")
+    a, b = world.a.home.role_name, world.b.home.role_name
+    async with world.admin(world.a) as connection:
+        await connection.execute(f'GRANT "{b}" TO "{a}"')
+        try:
+            found = await connection.fetch("SELECT object, problem, fix FROM tenancy.posture()")
+        finally:
+            await connection.execute(f'REVOKE "{b}" FROM "{a}"')
+    assert [tuple(row) for row in found] == [(a, f"can act as {b}", f"REVOKE {b} FROM {a}")]
+
+
+async def test_a_start_asks_about_shared_homes_and_the_doctor_about_all(world: World) -> None:
+    """Ten thousand homes take minutes, and nobody is served meanwhile."""
+    asked = "SELECT count(*) FROM tenancy.posture($1)"
+    async with world.admin(world.a) as connection, connection.transaction():
+        await connection.execute(f'SET LOCAL ROLE cp_owner; GRANT TRUNCATE ON "{world.a.schema}".tb_user TO cp_definer')
+        await connection.execute("RESET ROLE")
+        counts = [await connection.fetchval(asked, every_home) for every_home in (False, True)]
+        await connection.execute(
+            f'SET LOCAL ROLE cp_owner; REVOKE TRUNCATE ON "{world.a.schema}".tb_user FROM cp_definer'
+        )
+        await connection.execute("RESET ROLE")
+    assert counts == ([1, 1] if world.mode == "shared" else [0, 1])
 
 
 async def test_a_broken_cluster_is_refused_and_the_fix_is_named(databases: Databases, ground: Ground) -> None:
