@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from control_plane.registry.models import Home, Run, RunHome
-from control_plane.settings import Settings
+from control_plane.settings import Settings, shipped
 from control_plane.templates import Template, Templates
 from tests.conftest import SECRET_KEY
 from tests.integration.migrator import migrating
@@ -47,7 +47,8 @@ RESET ROLE;
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    return with_first_versions(settings.model_copy(update={"migrate_concurrency": 4}), tmp_path / "all", VERSIONS)
+    whole = settings.model_copy(update={"migrate_concurrency": 4, "templates": shipped("tenant_templates")})
+    return with_first_versions(whole, tmp_path / "all", VERSIONS)
 
 
 @pytest.fixture
@@ -73,6 +74,7 @@ async def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_never_been
             reached += 1
         else:
             kills += 1
+    print(f"{kills} kills on the way to version {reached + 1}")
     assert await _worked_until(None, settings, fleet, reached + 1) or reached == VERSIONS
     reached = min(reached + 1, VERSIONS)
 
