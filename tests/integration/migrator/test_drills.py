@@ -70,19 +70,22 @@ async def test_one_failing_home_in_a_hundred_stops_no_run(fleet: Fleet, rule: di
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("rule", "reason"),
-    [({"halt_failures": 5}, "5 homes failed"), ({"halt_rate": 0.1}, "of the latest")],
+    ("rule", "reason", "least"),
+    [
+        ({"halt_failures": 5}, "5 homes failed", 5),
+        ({"halt_rate": 0.1}, "of the latest", 3),
+    ],  # 3 of 20, the fewest judged
     ids=["failures", "rate"],
 )
 async def test_one_failing_home_in_five_stops_a_run_that_has_a_rule(
-    fleet: Fleet, rule: dict[str, float], reason: str
+    fleet: Fleet, rule: dict[str, float], reason: str, least: int
 ) -> None:
     await _with_failures(fleet, 0.2)
     result, _ = await run(fleet, 2, **rule)
     assert result.status == "halted"
     assert reason in (result.reason or "")
-    # Which homes came before the fifth failure is chance: the order of a wave is drawn by the run.
-    assert 5 <= result.failed < 20
+    # Which homes came before that is chance: the order of a wave is drawn by the run.
+    assert least <= result.failed < 20
     assert result.left > 0
     assert result.done + result.failed + result.left == HOMES
 
