@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COUNTS = {"request_path": 15, "servers": 10, "provision": 4, "migrate": 3, "fleet": 7, "rebuild": 2}  # ratios
+COUNTS = {"request_path": 15, "servers": 10, "provision": 4, "migrate": 5, "fleet": 7, "rebuild": 2}  # ratios
 QUICKEST = "rebuild"  # the others start up to a dozen services each
 
 
