@@ -16,7 +16,7 @@ from control_plane.migrator.results import HomeResult
 from control_plane.pools.databases import Databases
 from control_plane.registry import runs
 
-_SECONDS = 1.0  # between two batches
+_SECONDS = 0.5  # between two batches
 _LARGEST = 500  # rows of a batch
 
 

@@ -199,7 +199,6 @@ class _Run:
             await runs.copy_versions(session, plan.copies)
 
     async def _work_off(self, plan: Plan, lease: Lease) -> None:
-        """The plan, then whatever was provisioned meanwhile from an older version, until a sweep finds nothing."""
         job = Job(self.databases, self.template, plan.target, self.reins, self._report, self._progress)
         try:
             await self._sweep(job, plan, lease)
@@ -207,6 +206,7 @@ class _Run:
             await job.links.close()
 
     async def _sweep(self, job: Job, plan: Plan, lease: Lease) -> None:
+        """The plan, then whatever was provisioned meanwhile from an older version, until a sweep finds nothing."""
         waves = await plan_waves(self.databases, self.options, plan)
         while waves:
             assert self.ledger is not None

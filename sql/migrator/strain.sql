@@ -1,7 +1,6 @@
 -- How hard a server is at work, for the pace of a migration; as far as the asking role may see.
 -- The events are those that all sessions share: the lock table and the queue of invalidations. Waiting for a lock
--- of a migration is what tenants notice first. What others wait for is only shown to members of their roles, but not
--- that they do: that stands in pg_locks. pg_blocking_pids() is asked only of sessions that do wait.
+-- of a migration is what tenants notice first; pg_blocking_pids() is asked only of sessions that do wait.
 WITH migrations AS MATERIALIZED (
     SELECT array_agg(pid) AS pids FROM pg_stat_activity WHERE application_name LIKE 'control-plane migrate%'
 )
@@ -10,8 +9,8 @@ SELECT count(*) FILTER (WHERE state = 'active') AS busy,
            WHERE state = 'active'
              AND wait_event IN ('LockManager', 'SInvalRead', 'SInvalWrite')
        ) AS crowded,
-       (SELECT count(DISTINCT l.pid)
-        FROM pg_locks AS l, migrations AS m
-        WHERE NOT l.granted AND l.pid <> ALL (m.pids) AND pg_blocking_pids(l.pid) && m.pids) AS blocked
-FROM pg_stat_activity
+       count(*) FILTER (
+           WHERE wait_event_type = 'Lock' AND pid <> ALL (m.pids) AND pg_blocking_pids(pid) && m.pids
+       ) AS blocked
+FROM pg_stat_activity, migrations AS m
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from control_plane.errors import UnsafePosture
-from control_plane.isolation.cluster import require_safe
+from control_plane.isolation.cluster import check_cluster, require_safe
 from control_plane.pools.databases import Databases
 from tests.conformance.conftest import Ground
 from tests.conformance.world import World
@@ -52,6 +52,12 @@ ANY_HOME_BREAKAGES = [
     ("CREATE MATERIALIZED VIEW m AS SELECT * FROM tb_user", "kind", "m"),
     ("CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'", "function", "f()"),
     ("GRANT EXECUTE ON FUNCTION fn_create_user(jsonb) TO PUBLIC", "function", "fn_create_user(jsonb)"),
+    (  # it would run as cp_owner, which sees all tenants
+        "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog "
+        "AS 'BEGIN RETURN 1; END'",
+        "function",
+        "f()",
+    ),
     ("GRANT TRUNCATE ON tb_project TO {role}", "grant", "tb_project"),
     ("GRANT REFERENCES ON tb_project TO {role}", "grant", "tb_project"),
     ("GRANT SELECT ON tb_project TO PUBLIC", "grant", "tb_project"),
@@ -161,18 +167,19 @@ async def test_a_login_role_that_can_act_as_another_tenants_is_found(ground: Gro
     assert [tuple(row) for row in found] == [(a, f"can act as {b}", f"REVOKE {b} FROM {a}")]
 
 
-async def test_a_start_asks_about_shared_homes_and_the_doctor_about_all(world: World) -> None:
+async def test_a_start_asks_about_shared_homes_and_the_doctor_about_all(databases: Databases, ground: Ground) -> None:
     """Ten thousand homes take minutes, and nobody is served meanwhile."""
-    asked = "SELECT count(*) FROM tenancy.posture($1)"
-    async with world.admin(world.a) as connection, connection.transaction():
-        await connection.execute(f'SET LOCAL ROLE cp_owner; GRANT TRUNCATE ON "{world.a.schema}".tb_user TO cp_definer')
-        await connection.execute("RESET ROLE")
-        counts = [await connection.fetchval(asked, every_home) for every_home in (False, True)]
-        await connection.execute(
-            f'SET LOCAL ROLE cp_owner; REVOKE TRUNCATE ON "{world.a.schema}".tb_user FROM cp_definer'
-        )
-        await connection.execute("RESET ROLE")
-    assert counts == ([1, 1] if world.mode == "shared" else [0, 1])
+    for mode in ("shared", "schema"):
+        world = await ground.world(mode)
+        world.cluster.dsn = databases.box.seal(world.dsn)
+        async with world.owner(world.a) as connection:
+            await connection.execute("GRANT TRUNCATE ON tb_user TO cp_definer")
+        all_homes, shared = [await check_cluster(databases, world.cluster, every_home=every) for every in (True, False)]
+        assert [finding.code for finding in all_homes] == ["grant"]
+        assert shared == (all_homes if mode == "shared" else [])
+        assert await check_cluster(databases, world.cluster) == all_homes
+        if mode == "schema":
+            await require_safe(databases, world.cluster)
 
 
 async def test_a_broken_cluster_is_refused_and_the_fix_is_named(databases: Databases, ground: Ground) -> None:

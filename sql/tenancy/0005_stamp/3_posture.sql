@@ -1,5 +1,5 @@
--- Can this database isolate tenants at all? Asked before a cluster is accepted, at every start and by `cp doctor`, which alone
--- asks about `every_home`. A start asks about shared ones: they are few, and tenants have nothing but their policies
+-- Can this database isolate tenants at all? Asked before a cluster is accepted, at every start and by `cp doctor`, which
+-- alone asks about `every_home`. A start asks about shared ones: they are few, and tenants have nothing but their policies
 -- between them. To audit ten thousand homes would take minutes, in which nobody is served.
 DROP FUNCTION posture();
 CREATE FUNCTION posture(every_home boolean DEFAULT true)
